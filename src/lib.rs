@@ -1,0 +1,16 @@
+//! Eternal keeps servers running for ever and says exactly how that went.
+//!
+//! The rooms, and the layer rule (an arrow may only point down; `tests/layers.rs` holds it):
+//!
+//! ```text
+//! main ─ cli ─▶ control::{client, api}, config             never daemon, supervision, os
+//! main ─ daemon ─▶ supervision, os, observe, control, config
+//! observe ─▶ supervision (Event), control::api (Status)    never os
+//! os ─▶ supervision (ids, exit)                            never observe, config, control
+//! config ─▶ supervision (Policy)
+//! supervision ─▶ std only
+//! ```
+
+pub mod config;
+pub mod control;
+pub mod supervision;
