@@ -5,7 +5,6 @@
 //! as [`Event`]s. `daemon` performs the first and hands the second to `observe`.
 
 mod exit;
-// fleet
 mod policy;
 mod program;
 
