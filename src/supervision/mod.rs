@@ -7,11 +7,13 @@
 mod exit;
 mod policy;
 mod program;
+mod timeline;
 
 pub use exit::{ExitReason, FailureKind, SpawnFailure, WaitStatus};
 
-pub use policy::{OnCrashLoop, Policy, RestartMode};
+pub use policy::{OnCrashLoop, Policy, RestartMode, Verdict};
 pub use program::{Action, Cause, Event, Exit, Input, Moment, Order, State, View};
+pub use timeline::{CrashStep, Timeline, timeline};
 
 /// One supervised process slot: a replica of a program. Never reused while the daemon lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
