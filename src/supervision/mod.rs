@@ -5,15 +5,20 @@
 //! as [`Event`]s. `daemon` performs the first and hands the second to `observe`.
 
 mod exit;
+mod fleet;
+mod phase;
 mod policy;
 mod program;
 mod timeline;
+mod vocabulary;
 
 pub use exit::{ExitReason, FailureKind, SpawnFailure, WaitStatus};
 
+pub use fleet::{Fleet, Member, Outcome, Request};
 pub use policy::{OnCrashLoop, Policy, RestartMode, Verdict};
-pub use program::{Action, Cause, Event, Exit, Input, Moment, Order, State, View};
+pub use program::Program;
 pub use timeline::{CrashStep, Timeline, timeline};
+pub use vocabulary::{Action, Cause, Event, Exit, Input, Moment, Order, State, View};
 
 /// One supervised process slot: a replica of a program. Never reused while the daemon lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -22,7 +27,27 @@ pub struct Id(pub u32);
 /// One life of a program, from spawn to exit. Unique over all programs while the daemon lives, so
 /// that news of another life can be told from news of this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Run(pub u64);
+pub struct Run(u64);
+
+impl Run {
+    /// Returns the `number`-th run of slot `id`, counted from 1.
+    #[must_use]
+    pub const fn new(id: Id, number: u32) -> Self {
+        Self((id.0 as u64) << 32 | number as u64)
+    }
+
+    /// Returns the slot this run is of.
+    #[must_use]
+    pub const fn id(self) -> Id {
+        Id((self.0 >> 32) as u32)
+    }
+
+    /// Returns which run of its slot this is, counted from 1.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        self.0 as u32
+    }
+}
 
 /// What a decision has for the world and for the observer, in the order it happened.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::exit::ExitReason;
-use super::program::Cause;
+use super::vocabulary::Cause;
 
 /// When and whether a program is started again.
 #[derive(Clone, Debug, PartialEq)]
