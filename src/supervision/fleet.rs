@@ -354,8 +354,7 @@ impl Fleet {
                 .get(&slot.member.name)
                 .is_some_and(|after| after.iter().any(alive));
         let failed_for_good = slot.program.state() == State::Failed && !slot.program.is_active();
-        let settled =
-            failed_for_good || matches!(slot.program.state(), State::Completed | State::Stopped);
+        let settled = failed_for_good || !slot.program.is_desired();
         if !needed && !settled {
             self.order(at, id, Order::Stop, out);
         }
@@ -382,7 +381,8 @@ impl Fleet {
                 continue;
             };
             match program.state() {
-                // Those that a person stopped, or that are through, have nothing to restart.
+                // Those that a person stopped (or is stopping), or that are through, stay so.
+                _ if !program.is_desired() => {}
                 State::Stopped | State::Completed => {}
                 // What is down has no readiness to wait for, and may never have any.
                 State::Backoff | State::Failed => self.restart(at, id, cause, out),
@@ -434,7 +434,8 @@ impl Fleet {
         let is = slot.program.state();
         let name = slot.member.name.clone();
         let after = slot.member.after.clone();
-        let down = !slot.program.has_process();
+        // What cannot be killed is not waited for.
+        let down = !slot.program.has_process() || slot.program.is_unkillable();
         if slot.program.is_removed() {
             self.forget(id);
         }

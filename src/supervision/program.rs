@@ -125,6 +125,12 @@ impl Program {
         )
     }
 
+    /// Somebody wants it up: it is, is to be, or failed to be.
+    #[must_use]
+    pub fn is_desired(&self) -> bool {
+        self.phase.is_desired()
+    }
+
     /// It waits for another program.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
@@ -155,7 +161,7 @@ impl Program {
         let life = self.phase.life();
         View {
             state: self.state(),
-            desired: self.phase.is_desired(),
+            desired: self.is_desired(),
             ready: life.is_some_and(|life| life.ready)
                 && matches!(self.phase, Phase::Running { .. }),
             run: life.map(|life| (life.run, life.pid, life.since)),
@@ -268,7 +274,10 @@ impl Program {
     }
 
     fn restart(&mut self, at: Moment, cause: Cause, out: &mut Outbox) {
-        self.record.clear();
+        // What is being spawned is as fresh as a restart would be, and keeps its record.
+        if !matches!(self.phase, Phase::Spawning { .. }) {
+            self.record.clear();
+        }
         match &mut self.phase {
             Phase::Stopped | Phase::Completed => self.launch(None, out),
             Phase::Backoff { .. } | Phase::Failed { .. } => self.launch(Some(cause), out),
@@ -283,7 +292,6 @@ impl Program {
             }
             Phase::Spawning { asked, .. } => match asked {
                 Some(Next::Gone) => {}
-                // What is being spawned is as fresh as a restart would be.
                 _ => *asked = None,
             },
             Phase::Waiting { .. } | Phase::Removed => {}
