@@ -798,9 +798,9 @@ impl World {
     fn check_liveness(&self) {
         for (id, book) in &self.books {
             let waits = book.after.iter().any(|name| {
-                self.books
-                    .values()
-                    .any(|b| b.name == *name && !b.is_ready && !b.is_completed)
+                self.books.values().any(|b| {
+                    b.name == *name && !b.is_ready && !(b.is_completed && b.living.is_none())
+                })
             });
             let stuck = book
                 .living
