@@ -27,7 +27,7 @@ pub struct Id(pub u32);
 /// One life of a program, from spawn to exit. Unique over all programs while the daemon lives, so
 /// that news of another life can be told from news of this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Run(u64);
+pub struct Run(pub u64);
 
 impl Run {
     /// Returns the `number`-th run of slot `id`, counted from 1.

@@ -1,0 +1,326 @@
+//! THE LOOP: waits, reads the clock, performs what supervision decides, hands what it tells to
+//! observe. It owns every decision by value; nobody else has any of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep_until;
+
+use super::crash_records::CrashRecords;
+use super::orders::Orders;
+use super::progress::StartUp;
+use super::readiness::Readiness;
+use super::reload::Reloads;
+use super::slots::Slot;
+use crate::config;
+use crate::control::server::Command;
+use crate::observe::{DaemonEvent, Observer, StreamCounts};
+use crate::os::children::{Children, News, Stdio};
+use crate::os::journal::Journal;
+use crate::os::logs::{Logs, Source, Stream};
+use crate::os::notify::{NotifySocket, Systemd};
+use crate::os::signals::{Signal, Signals};
+use crate::supervision::{
+    Action, Event, FailureKind, Fleet, Id, Input, Moment, Outbox, Outcome, Output, Request, Run,
+    SpawnFailure,
+};
+
+/// Timers of the runtime are this coarse: waking that much late is no lag.
+const TIMER_GRAIN: Duration = Duration::from_millis(2);
+
+/// Everything the loop is lent and owns.
+pub(super) struct Core {
+    pub fleet: Fleet,
+    pub out: Outbox,
+    pub slots: BTreeMap<Id, Slot>,
+    pub changed: BTreeSet<Id>,
+    pub children: Children,
+    pub observer: Observer,
+    pub logs: Logs,
+    pub journal: Journal,
+    pub readiness: Readiness,
+    pub orders: Orders,
+    pub reloads: Reloads,
+    pub start_up: StartUp,
+    pub crashes: CrashRecords,
+    pub systemd: Systemd,
+    pub config: config::Config,
+    /// What children inherit of our environment.
+    pub inherited: Vec<(OsString, OsString)>,
+    pub statistics_due: Option<Instant>,
+    pub watchdog_due: Option<Instant>,
+}
+
+/// Where news from outside comes in.
+pub(super) struct Inbox {
+    pub signals: Signals,
+    pub commands: mpsc::Receiver<Command>,
+    pub notifications: NotifySocket,
+    pub ready: mpsc::Receiver<Run>,
+    pub pings: mpsc::Receiver<oneshot::Sender<()>>,
+}
+
+impl Core {
+    /// Runs until there is nothing left to supervise.
+    pub async fn run(&mut self, inbox: &mut Inbox) -> Outcome {
+        self.settle();
+        loop {
+            if let Some(outcome) = self.fleet.outcome() {
+                return outcome;
+            }
+            let deadline = self.deadline();
+            tokio::select! {
+                biased;
+                news = self.children.next() => self.take_all_news(news),
+                signal = inbox.signals.next() => self.obey(signal),
+                Some(run) = inbox.ready.recv() => self.ready(run),
+                notification = inbox.notifications.recv() => {
+                    if let Some(run) = self.readiness.who_is_ready(&notification, &self.children) {
+                        self.ready(run);
+                    }
+                }
+                Some(command) = inbox.commands.recv() => self.command(command),
+                Some(ping) = inbox.pings.recv() => drop(ping.send(())),
+                () = sleep_until(deadline.unwrap_or_else(Instant::now).into()), if deadline.is_some() => self.timer(),
+            }
+            self.settle();
+        }
+    }
+
+    /// Adds a replica that nobody wants yet.
+    ///
+    /// # Errors
+    ///
+    /// When its log file cannot be opened; nothing has changed then.
+    pub fn add(&mut self, slot: Slot) -> Result<Id, crate::os::logs::LogError> {
+        let id = self.fleet.add(slot.member());
+        if let Err(error) = self.register(id, &slot) {
+            self.fleet.request(self.moment(), Request::Remove(id), &mut self.out);
+            self.out.clear();
+            return Err(error);
+        }
+        self.slots.insert(id, slot);
+        self.changed.insert(id);
+        Ok(id)
+    }
+
+    /// Tells the log room and the observer about a replica, or that it has changed.
+    pub fn register(&mut self, id: Id, slot: &Slot) -> Result<(), crate::os::logs::LogError> {
+        self.logs.program(id, Source { name: slot.display_name(), file: slot.program.log_file.clone() })?;
+        let counters = self.logs.counters(id);
+        let about = slot.about(Arc::new(move || {
+            [Stream::Stdout, Stream::Stderr].map(|stream| {
+                let of = counters.of(stream);
+                StreamCounts { lines: of.lines(), bytes: of.bytes(), dropped: of.dropped() }
+            })
+        }));
+        self.observer.add(id, about);
+        Ok(())
+    }
+
+    /// Asks the fleet for something, and does what follows.
+    pub fn request(&mut self, request: Request) {
+        let at = self.moment();
+        self.fleet.request(at, request, &mut self.out);
+    }
+
+    pub fn moment(&self) -> Moment {
+        Moment { now: Instant::now(), chance: fastrand::f64() }
+    }
+
+    // ---- what comes in ----------------------------------------------------------------------
+
+    fn take_all_news(&mut self, first: News) {
+        let mut next = Some(first);
+        while let Some(news) = next {
+            self.news(news);
+            // Each death is answered before the next is looked at: the first of a burst does not
+            // wait for the last.
+            self.perform();
+            next = self.children.drain();
+        }
+    }
+
+    fn news(&mut self, news: News) {
+        match news {
+            News::Exited { id, run, status, family } => {
+                if self.readiness.probe_ended(run, status) {
+                    return;
+                }
+                self.crashes.ended(id, self.logs.ended(id, run));
+                self.readiness.forget(run);
+                if !family {
+                    self.journal.ended(id.0);
+                }
+                self.step(id, Input::Exited { run, status, family });
+            }
+            News::FamilyGone { id, run } => {
+                self.journal.ended(id.0);
+                self.step(id, Input::FamilyGone(run));
+            }
+            News::OrphanReaped { pid, .. } => self.observer.tell(&DaemonEvent::OrphanReaped { pid }),
+        }
+    }
+
+    fn obey(&mut self, signal: Signal) {
+        self.observer.tell(&DaemonEvent::SignalReceived { name: signal.name() });
+        match signal {
+            Signal::Terminate | Signal::Interrupt => {
+                if self.fleet.is_shutting_down() {
+                    self.request(Request::Kill);
+                } else {
+                    self.stop_everything(signal.name());
+                }
+            }
+            Signal::Hangup => self.reload(true, None),
+            Signal::ReopenLogs => {
+                self.logs.reopen();
+                self.observer.tell(&DaemonEvent::LogsReopened);
+            }
+            Signal::Statistics => self.observer.tell(&DaemonEvent::Statistics),
+        }
+    }
+
+    /// Begins the graceful end.
+    pub fn stop_everything(&mut self, reason: &str) {
+        self.systemd.stopping();
+        self.start_up.interrupted();
+        self.observer.tell(&DaemonEvent::Stopping { reason: reason.to_owned() });
+        self.request(Request::Shutdown);
+    }
+
+    fn ready(&mut self, run: Run) {
+        self.step(run.id(), Input::Ready(run));
+    }
+
+    fn timer(&mut self) {
+        let now = Instant::now();
+        if let Some(deadline) = self.deadline() {
+            let late = now.saturating_duration_since(deadline).saturating_sub(TIMER_GRAIN);
+            self.observer.tell(&DaemonEvent::LoopLag { late });
+        }
+        if self.statistics_due.is_some_and(|due| due <= now) {
+            self.observer.tell(&DaemonEvent::Statistics);
+            self.statistics_due = self.config.daemon.stats_interval.map(|every| now + every);
+        }
+        if self.watchdog_due.is_some_and(|due| due <= now) {
+            self.systemd.watchdog();
+            self.watchdog_due = self.systemd.watchdog_interval().map(|within| now + within / 2);
+        }
+        let at = self.moment();
+        self.fleet.tick(at, &mut self.out);
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        [self.fleet.deadline(), self.statistics_due, self.watchdog_due].into_iter().flatten().min()
+    }
+
+    fn step(&mut self, id: Id, input: Input) {
+        let at = self.moment();
+        self.fleet.step(at, id, input, &mut self.out);
+    }
+
+    // ---- what goes out ----------------------------------------------------------------------
+
+    /// Does and tells everything there is, then publishes how things stand.
+    pub fn settle(&mut self) {
+        loop {
+            self.perform();
+            self.publish();
+            self.answer();
+            // An answer may have led to orders, as a finished reload does.
+            if self.out.is_empty() {
+                break;
+            }
+        }
+    }
+
+    fn perform(&mut self) {
+        while let Some(output) = self.out.pop_front() {
+            match output {
+                Output::Event(id, event) => self.record(id, &event),
+                Output::Action(id, action) => self.act(id, action),
+            }
+        }
+    }
+
+    fn record(&mut self, id: Id, event: &Event) {
+        self.changed.insert(id);
+        if let Some(crash) = self.observer.record(id, event) {
+            self.crashes.judged(id, crash);
+        }
+        match event {
+            Event::Started { run, pid, .. } => {
+                let Some(slot) = self.slots.get(&id) else { return };
+                self.journal.running(id.0, *pid, &slot.display_name());
+                self.readiness.begin(*run, *pid, &slot.program.ready);
+            }
+            Event::Ready { run, .. } => self.readiness.forget(*run),
+            Event::Removed => {
+                self.slots.remove(&id);
+                self.observer.remove(id);
+                self.logs.forget(id);
+                self.changed.remove(&id);
+            }
+            Event::Waiting { .. }
+            | Event::StartFailed { .. }
+            | Event::StartDeferred { .. }
+            | Event::StartTimedOut { .. }
+            | Event::Exited(_)
+            | Event::FamilyLeft { .. }
+            | Event::Stopping { .. }
+            | Event::StopEscalated { .. }
+            | Event::Unkillable { .. }
+            | Event::Stopped { .. }
+            | Event::BackingOff { .. }
+            | Event::GaveUp { .. }
+            | Event::Failed { .. }
+            | Event::Completed { .. } => {}
+        }
+        self.start_up.hear(id, event);
+    }
+
+    fn act(&mut self, id: Id, action: Action) {
+        match action {
+            Action::Spawn(run) => {
+                let input = match self.spawn(id, run) {
+                    Ok(pid) => Input::Spawned(run, pid),
+                    Err(failure) => Input::SpawnFailed(run, failure),
+                };
+                self.step(id, input);
+            }
+            Action::Stop(run) => {
+                let signal = self.slots.get(&id).map_or(nix::libc::SIGTERM, |slot| slot.program.stop_signal);
+                self.children.stop(run, signal);
+            }
+            Action::Kill(run) => self.children.kill(run),
+        }
+    }
+
+    fn spawn(&mut self, id: Id, run: Run) -> Result<i32, SpawnFailure> {
+        let Some(slot) = self.slots.get(&id) else {
+            let message = "the program is not configured any more".to_owned();
+            return Err(SpawnFailure { kind: FailureKind::Exec, transient: false, message });
+        };
+        let launch = slot.launch(&self.inherited, self.readiness.notify_address())?;
+        let (stdout, stderr) = self.logs.open(id, run).map_err(|error| SpawnFailure {
+            kind: FailureKind::Limits,
+            transient: true,
+            message: format!("cannot make a pipe for its output: {error}"),
+        })?;
+        self.children.spawn(id, run, &launch, Stdio { stdout, stderr })
+    }
+
+    fn publish(&mut self) {
+        if self.changed.is_empty() {
+            return;
+        }
+        let changed = std::mem::take(&mut self.changed);
+        let views: Vec<_> = changed.iter().filter_map(|id| Some((*id, self.fleet.view(*id)?))).collect();
+        self.observer.publish(views);
+        self.orders.look_at(&changed);
+    }
+}

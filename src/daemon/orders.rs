@@ -1,0 +1,152 @@
+//! Orders from people: each is answered when it is carried out, or has failed.
+
+use std::collections::BTreeSet;
+
+use tokio::sync::oneshot;
+
+use super::core::Core;
+use crate::control::api::{Done, Verb};
+use crate::control::server::{Command, Refusal, Target};
+use crate::supervision::{Cause, Id, Request, State, View};
+
+/// Orders that are not answered yet.
+#[derive(Default)]
+pub(super) struct Orders {
+    open: Vec<Order>,
+    shutdown: Vec<oneshot::Sender<()>>,
+}
+
+struct Order {
+    verb: Verb,
+    waiting: BTreeSet<Id>,
+    done: Done,
+    reply: oneshot::Sender<Result<Done, Refusal>>,
+}
+
+impl Orders {
+    /// Tells those who asked for the end that it has come.
+    pub fn everything_is_gone(&mut self) {
+        for reply in self.shutdown.drain(..) {
+            // Nobody may be waiting any more.
+            let _ = reply.send(());
+        }
+    }
+}
+
+impl Core {
+    pub(super) fn command(&mut self, command: Command) {
+        match command {
+            Command::Program { verb, target, reply } => self.order(verb, &target, reply),
+            Command::Reload { restart, reply } => self.reload(restart, Some(reply)),
+            Command::Shutdown { reply } => {
+                self.orders.shutdown.push(reply);
+                if !self.fleet.is_shutting_down() {
+                    self.stop_everything("asked to");
+                }
+            }
+        }
+    }
+
+    fn order(&mut self, verb: Verb, target: &Target, reply: oneshot::Sender<Result<Done, Refusal>>) {
+        let ids = match self.find(target) {
+            Ok(ids) if !self.fleet.is_shutting_down() => ids,
+            Ok(_) => return refuse(reply, Refusal::Conflict("the daemon is stopping".into())),
+            Err(refusal) => return refuse(reply, refusal),
+        };
+        for id in &ids {
+            self.request(match verb {
+                Verb::Start => Request::Start(*id),
+                Verb::Stop => Request::Stop(*id),
+                Verb::Restart => Request::Restart(*id, Cause::Operator),
+            });
+        }
+        let done = Done { ok: true, messages: Vec::new() };
+        self.orders.open.push(Order { verb, waiting: ids.into_iter().collect(), done, reply });
+    }
+
+    fn find(&self, target: &Target) -> Result<Vec<Id>, Refusal> {
+        let replicas = self.fleet.replicas(&target.name);
+        if replicas.is_empty() {
+            let mut known: Vec<&str> = self.slots.values().map(|slot| slot.program.name.as_str()).collect();
+            known.sort_unstable();
+            known.dedup();
+            let known = known.join(", ");
+            return Err(Refusal::NotFound(format!("no program is called {}; there are: {known}", target.name)));
+        }
+        let Some(replica) = target.replica else { return Ok(replicas.to_vec()) };
+        let of_that_number = |id: &&Id| self.slots.get(id).is_some_and(|slot| slot.replica == replica);
+        replicas.iter().find(of_that_number).map(|id| vec![*id]).ok_or_else(|| {
+            let count = replicas.len();
+            Refusal::NotFound(format!("{} has no replica {replica}: they are 0 to {}", target.name, count - 1))
+        })
+    }
+
+    /// Answers the orders that are through.
+    pub(super) fn answer_orders(&mut self) {
+        let mut open = std::mem::take(&mut self.orders.open);
+        for order in &mut open {
+            let through: Vec<_> = order
+                .waiting
+                .iter()
+                .filter_map(|id| self.result(order.verb, *id).map(|result| (*id, result)))
+                .collect();
+            for (id, (ok, message)) in through {
+                order.waiting.remove(&id);
+                order.done.ok &= ok;
+                order.done.messages.push(message);
+            }
+        }
+        let (through, open): (Vec<_>, Vec<_>) = open.into_iter().partition(|order| order.waiting.is_empty());
+        self.orders.open = open;
+        for order in through {
+            let _ = order.reply.send(Ok(order.done));
+        }
+    }
+
+    /// How an order ended for one replica; `None` while it is under way.
+    fn result(&self, verb: Verb, id: Id) -> Option<(bool, String)> {
+        let Some(view) = self.fleet.view(id) else {
+            return Some((verb == Verb::Stop, "it was removed from the config".into()));
+        };
+        let name = self.slots.get(&id).map(super::slots::Slot::display_name).unwrap_or_default();
+        let (ok, what) = match verb {
+            Verb::Stop => self.stopped(&view)?,
+            Verb::Start | Verb::Restart => self.started(id, &view)?,
+        };
+        Some((ok, format!("{name}: {what}")))
+    }
+
+    fn stopped(&self, view: &View) -> Option<(bool, String)> {
+        match view.state {
+            State::Stopped | State::Completed | State::Failed => Some((true, "stopped".into())),
+            // No deadline is left: it outlives SIGKILL.
+            State::Stopping if view.deadline.is_none() => Some((false, view.why.into())),
+            State::Stopping => None,
+            State::Starting | State::Running | State::Backoff => Some((false, "it was started again".into())),
+        }
+    }
+
+    fn started(&self, id: Id, view: &View) -> Option<(bool, String)> {
+        match view.state {
+            State::Running => {
+                let pid = view.run.map_or(0, |(_, pid, _)| pid);
+                Some((true, format!("running, pid {pid}")))
+            }
+            State::Completed => Some((true, "completed".into())),
+            State::Backoff | State::Failed => Some((false, self.observer.why(id))),
+            State::Stopped => Some((false, "it was stopped again".into())),
+            State::Stopping if view.deadline.is_none() => Some((false, view.why.into())),
+            State::Starting | State::Stopping => {
+                let dependency = view.waits_for?;
+                let stuck = self.fleet.view(dependency).is_none_or(|on| {
+                    matches!(on.state, State::Stopped) || on.state == State::Failed && on.deadline.is_none()
+                });
+                stuck.then(|| (false, self.observer.why(id)))
+            }
+        }
+    }
+}
+
+fn refuse<T>(reply: oneshot::Sender<Result<T, Refusal>>, refusal: Refusal) {
+    let _ = reply.send(Err(refusal));
+}

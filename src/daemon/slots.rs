@@ -1,0 +1,167 @@
+//! What the daemon knows of each replica beyond the fleet: its config, its name, how to launch it.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::{self, KillMode, Ready};
+use crate::observe::{About, LogCounters};
+use crate::os::children::Launch;
+use crate::os::limits::Resource;
+use crate::supervision::{FailureKind, Member, RestartMode, SpawnFailure};
+
+/// One replica of a program, as configured.
+#[derive(Clone, Debug)]
+pub(super) struct Slot {
+    pub program: Arc<config::Program>,
+    pub replica: u32,
+}
+
+impl Slot {
+    /// How people call it: `web`, or `web/1` where there are several instances.
+    pub fn display_name(&self) -> String {
+        if self.program.instances > 1 {
+            format!("{}/{}", self.program.name, self.replica)
+        } else {
+            self.program.name.clone()
+        }
+    }
+
+    pub fn member(&self) -> Member {
+        Member {
+            name: self.program.name.clone(),
+            after: self.program.after.clone(),
+            policy: self.program.policy.clone(),
+        }
+    }
+
+    pub fn about(&self, log_counters: LogCounters) -> About {
+        let program = &self.program;
+        About {
+            name: program.name.clone(),
+            replica: self.replica,
+            display_name: self.display_name(),
+            command: program.command.clone(),
+            restart_policy: match program.policy.restart {
+                RestartMode::Always => "always",
+                RestartMode::OnFailure => "on-failure",
+                RestartMode::Never => "never",
+            },
+            user: program.user.clone().unwrap_or_default(),
+            config_hash: config::hash(program),
+            autostart: program.autostart,
+            crash_budget: program.policy.crash_threshold,
+            crash_window: program.policy.crash_window,
+            metrics_address: program.metrics_address.clone(),
+            log_counters,
+        }
+    }
+
+    /// What a start of it takes. `notify` is where it may say that it is ready.
+    ///
+    /// # Errors
+    ///
+    /// When its `env_file` cannot be read: that is a failed start like any other.
+    pub fn launch(&self, inherited: &[(OsString, OsString)], notify: &str) -> Result<Launch, SpawnFailure> {
+        let program = &self.program;
+        let mut environment: BTreeMap<OsString, OsString> = inherited.iter().cloned().collect();
+        environment.insert("ETERNAL_PROGRAM".into(), program.name.clone().into());
+        environment.insert("ETERNAL_REPLICA".into(), self.replica.to_string().into());
+        if let Some(path) = &program.env_file {
+            environment.extend(read_env_file(path)?);
+        }
+        for (key, value) in &program.environment {
+            environment.insert(key.into(), value.into());
+        }
+        if program.ready == Ready::Notify {
+            environment.insert("NOTIFY_SOCKET".into(), notify.into());
+        }
+        Ok(Launch {
+            argv: program.command.clone(),
+            working_directory: program.working_directory.clone(),
+            environment: environment.into_iter().collect(),
+            user: program.user.clone(),
+            group: program.group.clone(),
+            umask: program.umask,
+            nice: program.nice,
+            oom_score_adj: program.oom_score_adj,
+            limits: program
+                .limits
+                .iter()
+                .filter_map(|(name, limit)| Some((Resource::parse(name)?, limit.soft, limit.hard)))
+                .collect(),
+            family: program.kill_mode == KillMode::Family,
+        })
+    }
+
+    /// A launch of its readiness command, in its own surroundings.
+    pub fn probe_launch(&self, command: &[String], launch: &Launch) -> Launch {
+        Launch { argv: command.to_vec(), family: true, ..launch.clone() }
+    }
+
+    /// From the stop signal to SIGKILL.
+    pub fn stop_timeout(&self) -> Duration {
+        self.program.policy.stop_timeout
+    }
+}
+
+/// Reads `KEY=VALUE` lines; blank lines and those that begin with `#` are passed over, one pair of
+/// quotes around a value is dropped.
+fn read_env_file(path: &Path) -> Result<Vec<(OsString, OsString)>, SpawnFailure> {
+    let failure = |kind, what: String| SpawnFailure {
+        kind,
+        transient: false,
+        message: format!("cannot read env_file {}: {what}", path.display()),
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => failure(FailureKind::Permission, error.to_string()),
+        _ => failure(FailureKind::Exec, error.to_string()),
+    })?;
+    let mut pairs = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim();
+        let line = line.strip_prefix("export ").unwrap_or(line);
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        match line.split_once('=') {
+            Some((key, value)) if !key.trim().is_empty() && !value.contains('\0') => {
+                pairs.push((key.trim().into(), unquoted(value.trim()).into()));
+            }
+            _ => return Err(failure(FailureKind::Exec, format!("line {} is not KEY=VALUE", number + 1))),
+        }
+    }
+    Ok(pairs)
+}
+
+fn unquoted(value: &str) -> &str {
+    ['"', '\'']
+        .iter()
+        .find_map(|quote| value.strip_prefix(*quote)?.strip_suffix(*quote))
+        .unwrap_or(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_env_file_is_read_with_comments_quotes_and_export() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), "# c\n\nA=1\nexport B=\"two words\"\nC='x=y'\n").expect("written");
+        let pairs = read_env_file(file.path()).expect("read");
+        let expected = [("A", "1"), ("B", "two words"), ("C", "x=y")].map(|(k, v)| (k.into(), v.into()));
+        assert_eq!(pairs, expected);
+    }
+
+    #[test]
+    fn a_bad_line_of_an_env_file_is_named() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), "A=1\nnonsense\n").expect("written");
+        let failure = read_env_file(file.path()).expect_err("refused");
+        assert!(failure.message.ends_with("line 2 is not KEY=VALUE"), "{failure}");
+    }
+}
