@@ -572,3 +572,72 @@ unsafe fn execute(plan: &Plan) -> usize {
         0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Read;
+
+    use super::*;
+    use crate::supervision::WaitStatus;
+
+    fn run(way: Way, command: &str) -> Result<(WaitStatus, String), Obstacle> {
+        let launch = Launch {
+            argv: vec![
+                command.to_owned(),
+                "-c".to_owned(),
+                "echo $$; exit 9".to_owned(),
+            ],
+            working_directory: "/".into(),
+            environment: Vec::new(),
+            user: None,
+            group: None,
+            umask: 0o022,
+            nice: None,
+            oom_score_adj: None,
+            limits: Vec::new(),
+            family: true,
+        };
+        let prepared = Prepared::new(&launch, "t:1:1").expect("a valid launch");
+        let null = File::open("/dev/null").expect("it is everywhere");
+        let (mut ours, theirs) = std::io::pipe().expect("a pipe");
+        let streams = Streams {
+            stdin: null.as_fd(),
+            stdout: theirs.as_fd(),
+            stderr: null.as_fd(),
+        };
+        let mut spawner = Spawner::new().expect("a stack");
+        let (pid, pidfd) = spawner.spawn_by(way, &launch, &prepared, &streams)?;
+        drop(theirs);
+        let mut output = String::new();
+        ours.read_to_string(&mut output).expect("text");
+        assert_eq!(output.trim(), pid.to_string());
+        let ended = loop {
+            if let Some(status) = pidfd::reap(pidfd.as_fd()) {
+                break status;
+            }
+            std::thread::yield_now();
+        };
+        Ok((ended, output))
+    }
+
+    #[test]
+    fn both_ways_make_the_same_process() {
+        for way in [Way::Shared, Way::Copied] {
+            let (status, _) = run(way, "/bin/sh").expect("the shell starts");
+            assert_eq!(status, WaitStatus::Exited { code: 9 }, "{way:?}");
+        }
+    }
+
+    #[test]
+    fn both_ways_tell_at_once_what_cannot_be_executed() {
+        for way in [Way::Shared, Way::Copied] {
+            let obstacle = run(way, "/no/such").expect_err("no such program");
+            assert_eq!(
+                (obstacle.step, obstacle.errno),
+                (Step::Execute, Errno::ENOENT),
+                "{way:?}"
+            );
+        }
+    }
+}
