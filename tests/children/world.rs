@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,15 +15,17 @@ use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::unix::pipe;
 
-pub const MARKER: &str = "test-token";
-
 /// Long enough for a busy machine; only a failing test takes it.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Orphans come to the process, not to a thread: only one test at a time can have some.
 static ALONE: Mutex<()> = Mutex::new(());
 
+/// Tests so far: each has a token of its own, so that no leftover is taken for a relative.
+static TESTS: AtomicU64 = AtomicU64::new(0);
+
 pub struct World {
+    pub marker: String,
     pub children: Children,
     /// Orphans that were reaped.
     pub orphans: HashMap<i32, WaitStatus>,
@@ -46,8 +49,10 @@ pub fn within(test: impl AsyncFnOnce(&mut World)) {
         .build()
         .expect("a runtime");
     runtime.block_on(async {
+        let marker = format!("test-{}", TESTS.fetch_add(1, Ordering::Relaxed));
         let mut world = World {
-            children: Children::new(MARKER).expect("a table"),
+            children: Children::new(&marker).expect("a table"),
+            marker,
             orphans: HashMap::new(),
             runs: 0,
             directory: tempfile::tempdir().expect("a directory"),
