@@ -1,0 +1,516 @@
+//! The table of running programs.
+//!
+//! Rules that everything here keeps:
+//! - an end is known from the pidfd, never from a pipe or a number;
+//! - the zombie of a main process is reaped last: while it stands, its number can mean nobody else,
+//!   so its group can be signalled;
+//! - an adopted orphan is our child, so its number is safe until we reap it; nobody but this table
+//!   reaps;
+//! - because we are the reaper of all descendants, whoever lives of a run whose main process has
+//!   ended hangs below one of *our* children: one file tells whether a family remains.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fs::File;
+use std::future::poll_fn;
+use std::os::fd::{AsFd, OwnedFd};
+use std::task::{Context, Poll};
+
+use nix::errno::Errno;
+use nix::sys::signal as group_signal;
+use nix::unistd::Pid;
+use tokio::io::unix::AsyncFd;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::exits::Exits;
+use super::failure;
+use super::family::{self, Process};
+use super::launch::Prepared;
+pub use super::launch::{Launch, Stdio};
+use super::pidfd;
+use super::spawn::{Spawner, Streams};
+use crate::supervision::{FailureKind, Id, Run, SpawnFailure, WaitStatus};
+
+/// What happened to processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// The main process of a run ended.
+    Exited {
+        /// The program.
+        id: Id,
+        /// Which run.
+        run: Run,
+        /// How it ended.
+        status: WaitStatus,
+        /// Descendants are still alive; `FamilyGone` follows. Never in process mode.
+        family: bool,
+    },
+    /// The last descendant of a run that has ended is gone.
+    FamilyGone {
+        /// The program.
+        id: Id,
+        /// Which run.
+        run: Run,
+    },
+    /// An adopted orphan that belongs to no run ended.
+    OrphanReaped {
+        /// Its number, which is free again.
+        pid: i32,
+        /// How it ended.
+        status: WaitStatus,
+    },
+}
+
+/// Why the table cannot be set up.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation}")]
+pub struct SetupError {
+    operation: &'static str,
+    source: std::io::Error,
+}
+
+/// Every process that was started here and is not reaped, and every orphan that came to us.
+#[derive(Debug)]
+pub struct Children {
+    marker: String,
+    spawner: Spawner,
+    null: File,
+    exits: AsyncFd<Exits>,
+    /// Wakes us for the ends of adopted orphans, which have no pidfd here.
+    sigchld: Signal,
+    runs: HashMap<Run, Child>,
+    /// The runs by the number of their main process, which is also their group and session.
+    mains: HashMap<i32, Run>,
+    orphans: HashMap<i32, Orphan>,
+    /// Descendants met while their parents lived, by number and start time: whose they are stays
+    /// known when they have changed session and environment.
+    relatives: HashMap<(i32, u64), Run>,
+    /// The list of orphans is as fresh as this turn of the loop.
+    counted: bool,
+    /// Orphans may have ended without anybody telling.
+    unsettled: bool,
+    news: VecDeque<News>,
+}
+
+/// A run: its main process and what is left of it.
+#[derive(Debug)]
+struct Child {
+    id: Id,
+    pid: i32,
+    pidfd: OwnedFd,
+    family: bool,
+    ended: bool,
+    /// The signal that whoever belongs to it has to get.
+    asked: Option<i32>,
+    /// Orphans that belong to it.
+    members: HashSet<i32>,
+    relatives: Vec<(i32, u64)>,
+}
+
+#[derive(Debug)]
+struct Orphan {
+    process: Process,
+    owner: Option<Run>,
+}
+
+/// Rounds after which a loop of dying orphans lets other work through.
+const ROUNDS: usize = 64;
+
+impl Children {
+    /// Sets up an empty table and makes this process the reaper of all its descendants.
+    ///
+    /// `marker` is this installation's token, without colons. To be called inside the runtime.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses a descriptor, memory or the role of a reaper.
+    pub fn new(marker: &str) -> Result<Self, SetupError> {
+        let failed = |operation| move |source| SetupError { operation, source };
+        if !super::is_pid_1() {
+            nix::sys::prctl::set_child_subreaper(true)
+                .map_err(|errno| failed("become the reaper of orphans")(errno.into()))?;
+        }
+        let exits = Exits::new().map_err(|errno| failed("make an epoll instance")(errno.into()))?;
+        Ok(Self {
+            marker: marker.to_owned(),
+            spawner: Spawner::new()
+                .map_err(|errno| failed("map a stack for new processes")(errno.into()))?,
+            null: File::open("/dev/null").map_err(failed("open /dev/null"))?,
+            exits: exits.watched().map_err(failed("watch an epoll instance"))?,
+            sigchld: signal(SignalKind::child()).map_err(failed("watch SIGCHLD"))?,
+            runs: HashMap::new(),
+            mains: HashMap::new(),
+            orphans: HashMap::new(),
+            relatives: HashMap::new(),
+            counted: false,
+            unsettled: true,
+            news: VecDeque::new(),
+        })
+    }
+
+    /// Starts a process: returns its number once it executes the program.
+    ///
+    /// # Errors
+    ///
+    /// Every obstacle up to and including the execution of the program.
+    pub fn spawn(
+        &mut self,
+        id: Id,
+        run: Run,
+        launch: &Launch,
+        stdio: Stdio,
+    ) -> Result<i32, SpawnFailure> {
+        let prepared = Prepared::new(launch, &self.mark(id, run))?;
+        let streams = Streams {
+            stdin: self.null.as_fd(),
+            stdout: stdio.stdout.as_fd(),
+            stderr: stdio.stderr.as_fd(),
+        };
+        let (pid, pidfd) = self
+            .spawner
+            .spawn(launch, &prepared, &streams)
+            .map_err(|obstacle| failure::explain(&obstacle, launch, &prepared))?;
+        if let Err(errno) = self.exits.get_ref().add(pidfd.as_fd(), run.0) {
+            let _ = pidfd::send(pidfd.as_fd(), libc::SIGKILL);
+            pidfd::reap_soon(pidfd.as_fd());
+            return Err(unwatched(launch, errno));
+        }
+        self.mains.insert(pid, run);
+        let child = Child {
+            id,
+            pid,
+            pidfd,
+            family: launch.family,
+            ended: false,
+            asked: None,
+            members: HashSet::new(),
+            relatives: Vec::new(),
+        };
+        self.runs.insert(run, child);
+        Ok(pid)
+    }
+
+    /// Sends the stop signal: to the group and every known descendant, or, in process mode, to the
+    /// main process alone. A stopped (SIGSTOP) process is continued so that it can obey.
+    pub fn stop(&mut self, run: Run, signal: i32) {
+        self.ask(run, signal);
+    }
+
+    /// Kills what `stop` would stop, and whatever of it appears later, until nothing is left.
+    pub fn kill(&mut self, run: Run) {
+        self.ask(run, libc::SIGKILL);
+    }
+
+    /// Returns the number of a run's main process until it is reaped.
+    #[must_use]
+    pub fn pid(&self, run: Run) -> Option<i32> {
+        self.runs.get(&run).map(|child| child.pid)
+    }
+
+    /// Returns how many runs have a process, ended ones with a family included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.runs.len()
+    }
+
+    /// Tells whether nothing is left of any run.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// Waits for the next news. Cancel-safe: what was taken from the kernel is kept in the table.
+    pub async fn next(&mut self) -> News {
+        poll_fn(|context| self.poll_next(context)).await
+    }
+
+    /// Returns news that are known already: the rest of a burst.
+    pub fn drain(&mut self) -> Option<News> {
+        self.news.pop_front()
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<News> {
+        loop {
+            if let Some(news) = self.news.pop_front() {
+                return Poll::Ready(news);
+            }
+            self.counted = false;
+            let mut woken = std::mem::take(&mut self.unsettled);
+            while self.sigchld.poll_recv(context).is_ready() {
+                woken = true;
+            }
+            while let Poll::Ready(Ok(mut ready)) = self.exits.poll_read_ready(context) {
+                woken = true;
+                ready.clear_ready();
+            }
+            if !woken {
+                return Poll::Pending;
+            }
+            let ended = self.take_ended();
+            self.settle(ended);
+            if self.unsettled && self.news.is_empty() {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Takes every main process that has ended out of the set of watched ones.
+    fn take_ended(&self) -> Vec<(Run, WaitStatus)> {
+        let exits = self.exits.get_ref();
+        let mut ended = Vec::new();
+        loop {
+            let known = ended.len();
+            for run in exits.ready().into_iter().map(Run) {
+                let Some(child) = self.runs.get(&run) else {
+                    continue;
+                };
+                if let Some(status) = pidfd::peek(child.pidfd.as_fd()) {
+                    exits.remove(child.pidfd.as_fd());
+                    ended.push((run, status));
+                }
+            }
+            // A debugger may hold back the status of a process that has ended: SIGCHLD follows.
+            if ended.len() == known {
+                return ended;
+            }
+        }
+    }
+
+    /// Brings the table up to date with the kernel after these main processes have ended.
+    fn settle(&mut self, ended: Vec<(Run, WaitStatus)>) {
+        for (run, _) in &ended {
+            if let Some(child) = self.runs.get_mut(run) {
+                child.ended = true;
+            }
+        }
+        let mut bereaved = HashSet::new();
+        let mut rounds = 0;
+        // A reaped orphan may have left us orphans of its own: look until nobody dies.
+        loop {
+            self.count();
+            if !self.reap_orphans(&mut bereaved) {
+                break;
+            }
+            self.counted = false;
+            rounds += 1;
+            if rounds == ROUNDS {
+                self.unsettled = true;
+                self.count();
+                break;
+            }
+        }
+        for (run, status) in ended {
+            let Some(child) = self.runs.get(&run) else {
+                continue;
+            };
+            let (id, family) = (child.id, !child.members.is_empty());
+            self.news.push_back(News::Exited {
+                id,
+                run,
+                status,
+                family,
+            });
+            if !family {
+                self.forget(run);
+            }
+        }
+        for run in bereaved {
+            let Some(child) = self.runs.get(&run) else {
+                continue;
+            };
+            if child.ended && child.members.is_empty() {
+                self.news.push_back(News::FamilyGone { id: child.id, run });
+                self.forget(run);
+            }
+        }
+    }
+
+    /// Finds the orphans that have come to us, unless that was done in this turn.
+    fn count(&mut self) {
+        if std::mem::replace(&mut self.counted, true) {
+            return;
+        }
+        for pid in family::own_children() {
+            if self.mains.contains_key(&pid) || self.orphans.contains_key(&pid) {
+                continue;
+            }
+            let Some(process) = Process::read(pid) else {
+                continue;
+            };
+            let owner = self.owner(&process);
+            self.orphans.insert(pid, Orphan { process, owner });
+            if let Some((run, child)) = owner.and_then(|run| Some((run, self.runs.get_mut(&run)?)))
+            {
+                child.members.insert(pid);
+                if let Some(signal) = child.asked {
+                    self.tell_newcomer(run, &process, signal);
+                }
+            }
+        }
+    }
+
+    /// Finds the run that an orphan belongs to, if that run keeps a family.
+    fn owner(&self, orphan: &Process) -> Option<Run> {
+        let by_marker = || {
+            let value = family::marker(orphan.pid)?;
+            let run = Run(value.rsplit_once(':')?.1.parse().ok()?);
+            let child = self.runs.get(&run)?;
+            (value == self.mark(child.id, run)).then_some(run)
+        };
+        let run = self
+            .relatives
+            .get(&(orphan.pid, orphan.started))
+            .or_else(|| self.mains.get(&orphan.session))
+            .or_else(|| self.mains.get(&orphan.group))
+            .copied()
+            .or_else(by_marker)?;
+        self.runs
+            .get(&run)
+            .filter(|child| child.family)
+            .map(|_| run)
+    }
+
+    /// Signals an orphan that came after its run was asked to end. One that is known from before
+    /// was told then; only SIGKILL is worth repeating.
+    fn tell_newcomer(&mut self, run: Run, process: &Process, signal: i32) {
+        let known = self.relatives.contains_key(&(process.pid, process.started));
+        let in_group = self.mains.get(&process.group) == Some(&run);
+        if signal == libc::SIGKILL {
+            kill_group_of(process);
+        }
+        if signal == libc::SIGKILL || !(known || in_group) {
+            tell(process, signal);
+        }
+    }
+
+    /// Reaps the orphans that have ended; tells whether there were any.
+    fn reap_orphans(&mut self, bereaved: &mut HashSet<Run>) -> bool {
+        let dead: Vec<(i32, WaitStatus)> = self
+            .orphans
+            .keys()
+            .filter_map(|&pid| Some((pid, pidfd::reap_number(pid)?)))
+            .collect();
+        for &(pid, status) in &dead {
+            let owner = self.orphans.remove(&pid).and_then(|orphan| orphan.owner);
+            match owner.and_then(|run| Some((run, self.runs.get_mut(&run)?))) {
+                Some((run, child)) => {
+                    child.members.remove(&pid);
+                    bereaved.insert(run);
+                }
+                None => self.news.push_back(News::OrphanReaped { pid, status }),
+            }
+        }
+        !dead.is_empty()
+    }
+
+    fn ask(&mut self, run: Run, signal: i32) {
+        let Some(child) = self.runs.get_mut(&run) else {
+            return;
+        };
+        if child.asked != Some(libc::SIGKILL) {
+            child.asked = Some(signal);
+        }
+        if !child.family {
+            send(child.pidfd.as_fd(), signal);
+            return;
+        }
+        let pid = child.pid;
+        // Whoever left the group, while the tree still shows it.
+        self.count();
+        let escaped = self.meet(run);
+        signal_group(pid, signal);
+        for process in escaped.iter().filter(|process| process.group != pid) {
+            tell(process, signal);
+        }
+    }
+
+    /// Returns the living descendants of a run, and remembers whose they are.
+    fn meet(&mut self, run: Run) -> Vec<Process> {
+        let Some(child) = self.runs.get(&run) else {
+            return Vec::new();
+        };
+        let members = child.members.iter().filter_map(|pid| self.orphans.get(pid));
+        let mut met: Vec<Process> = members
+            .filter_map(|orphan| orphan.process.again())
+            .collect();
+        let roots = met.iter().map(|process| process.pid).chain([child.pid]);
+        met.extend(family::descendants(roots));
+        let keys = met.iter().map(|process| (process.pid, process.started));
+        self.relatives.extend(keys.clone().map(|key| (key, run)));
+        if let Some(child) = self.runs.get_mut(&run) {
+            child.relatives.extend(keys);
+        }
+        met
+    }
+
+    /// Reaps a main process that has ended, and forgets its run.
+    fn forget(&mut self, run: Run) {
+        let Some(child) = self.runs.remove(&run) else {
+            return;
+        };
+        for relative in &child.relatives {
+            self.relatives.remove(relative);
+        }
+        pidfd::reap(child.pidfd.as_fd());
+        self.mains.remove(&child.pid);
+    }
+
+    fn mark(&self, id: Id, run: Run) -> String {
+        format!("{}:{}:{}", self.marker, id.0, run.0)
+    }
+}
+
+fn unwatched(launch: &Launch, errno: Errno) -> SpawnFailure {
+    let command = launch.argv.first().map_or("", String::as_str);
+    failure::from_errno(
+        FailureKind::Limits,
+        errno,
+        format!("cannot watch {command}"),
+    )
+}
+
+/// Signals the group of an unreaped main process.
+fn signal_group(leader: i32, signal: i32) {
+    let leader = Pid::from_raw(leader);
+    let Ok(kind) = group_signal::Signal::try_from(signal) else {
+        return;
+    };
+    // ESRCH: nobody is left.
+    let _ = group_signal::killpg(leader, kind);
+    if kind != group_signal::SIGKILL {
+        let _ = group_signal::killpg(leader, group_signal::SIGCONT);
+    }
+}
+
+/// Kills the whole group of an orphan, so that one that forks for ever cannot outrun us.
+///
+/// The number is safe: the orphan is in the group and is not reaped.
+fn kill_group_of(orphan: &Process) {
+    let Some(process) = orphan.again() else {
+        return;
+    };
+    let own = nix::unistd::getpgrp().as_raw();
+    if process.group > 1 && process.group != own {
+        signal_group(process.group, libc::SIGKILL);
+    }
+}
+
+/// Signals a process if it is still the one that was met.
+fn tell(process: &Process, signal: i32) {
+    let Ok(pidfd) = pidfd::open(process.pid) else {
+        return;
+    };
+    // Looked at after opening: the descriptor is for the process that was met.
+    if process.again().is_some() {
+        send(pidfd.as_fd(), signal);
+    }
+}
+
+/// Signals a process; a stopped one is continued, so that it can act on it.
+fn send(pidfd: std::os::fd::BorrowedFd<'_>, signal: i32) {
+    // ESRCH: it has ended, and the news is on its way.
+    let _ = pidfd::send(pidfd, signal);
+    if signal != libc::SIGKILL {
+        let _ = pidfd::send(pidfd, libc::SIGCONT);
+    }
+}

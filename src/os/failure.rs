@@ -1,0 +1,188 @@
+//! Why a start failed, in words: operation, object, cause.
+
+use std::ffi::{CString, OsStr};
+use std::fs;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+
+use super::launch::{self, Launch, Prepared};
+use super::spawn::{Obstacle, Step};
+use crate::supervision::{FailureKind, SpawnFailure};
+
+/// Builds the failure of an operation that the kernel refused.
+pub(super) fn from_errno(kind: FailureKind, errno: Errno, operation: String) -> SpawnFailure {
+    let transient = matches!(
+        errno,
+        Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE
+    );
+    SpawnFailure {
+        kind: if transient { FailureKind::Limits } else { kind },
+        transient,
+        message: format!("{operation}: {}", cause(errno)),
+    }
+}
+
+/// Explains what stopped a new process before it became the program.
+pub(super) fn explain(obstacle: &Obstacle, launch: &Launch, prepared: &Prepared) -> SpawnFailure {
+    let errno = obstacle.errno;
+    let (kind, operation) = match obstacle.step {
+        Step::Clone => (
+            FailureKind::Permission,
+            format!("cannot start a process for {}", command(launch)),
+        ),
+        Step::Session => (FailureKind::Permission, "cannot make a session".to_owned()),
+        Step::Stdio => (
+            FailureKind::Limits,
+            "cannot set up standard input and output".to_owned(),
+        ),
+        Step::Limit => (FailureKind::Permission, limit(obstacle.detail, prepared)),
+        Step::Nice => (
+            FailureKind::Permission,
+            format!("cannot set nice to {}", launch.nice.unwrap_or_default()),
+        ),
+        Step::OomScore => (
+            FailureKind::Permission,
+            format!(
+                "cannot set oom_score_adj to {}",
+                launch.oom_score_adj.unwrap_or_default()
+            ),
+        ),
+        Step::Credentials => return credentials(errno, launch),
+        Step::Directory => (
+            FailureKind::Directory,
+            format!(
+                "cannot enter working directory {}",
+                launch.working_directory.display()
+            ),
+        ),
+        Step::Execute => return execute(obstacle, launch, prepared),
+    };
+    from_errno(kind, errno, operation)
+}
+
+fn command(launch: &Launch) -> &str {
+    launch.argv.first().map_or("", String::as_str)
+}
+
+fn limit(index: usize, prepared: &Prepared) -> String {
+    let Some(setting) = prepared.limits.get(index) else {
+        return "cannot set a limit".to_owned();
+    };
+    let name = setting.resource.name();
+    let number = |value| match value {
+        libc::RLIM64_INFINITY => "unlimited".to_owned(),
+        value => value.to_string(),
+    };
+    let (soft, hard) = (
+        number(setting.value.rlim_cur),
+        number(setting.value.rlim_max),
+    );
+    if soft == hard {
+        format!("cannot set limit {name} to {soft}")
+    } else {
+        format!("cannot set limit {name} to {soft} (hard {hard})")
+    }
+}
+
+fn credentials(errno: Errno, launch: &Launch) -> SpawnFailure {
+    let target = match (&launch.user, &launch.group) {
+        (Some(user), _) => format!("user {user}"),
+        (None, group) => format!("group {}", group.as_deref().unwrap_or_default()),
+    };
+    let mut failure = from_errno(
+        FailureKind::Permission,
+        errno,
+        format!("cannot switch to {target}"),
+    );
+    if errno == Errno::EPERM {
+        let uid = nix::unistd::geteuid();
+        failure
+            .message
+            .push_str(&format!(" (the daemon runs as uid {uid})"));
+    }
+    failure
+}
+
+fn execute(obstacle: &Obstacle, launch: &Launch, prepared: &Prepared) -> SpawnFailure {
+    let command = command(launch);
+    let errno = obstacle.errno;
+    let operation = format!("cannot execute {command}");
+    let refuse = |kind, cause: String| SpawnFailure {
+        kind,
+        transient: false,
+        message: format!("{operation}: {cause}"),
+    };
+    let resolved = |path: &CString| {
+        launch
+            .working_directory
+            .join(Path::new(OsStr::from_bytes(path.to_bytes())))
+    };
+    let tried = prepared
+        .candidates
+        .get(obstacle.detail)
+        .map(&resolved)
+        .unwrap_or_default();
+    if errno == Errno::EACCES && tried.is_dir() {
+        return refuse(FailureKind::Exec, "is a directory".to_owned());
+    }
+    if errno == Errno::EACCES && not_executable(&tried) {
+        return refuse(
+            FailureKind::Permission,
+            format!("{} (not executable)", cause(errno)),
+        );
+    }
+    if errno == Errno::ENOENT {
+        if let Some(present) = prepared
+            .candidates
+            .iter()
+            .map(resolved)
+            .find(|path| path.is_file())
+        {
+            return refuse(FailureKind::Exec, missing_interpreter(&present));
+        }
+        if !command.contains('/') {
+            let path = launch::path(launch).display();
+            return refuse(FailureKind::Exec, format!("no such file in PATH ({path})"));
+        }
+    }
+    let refused = matches!(errno, Errno::EACCES | Errno::EPERM);
+    let kind = if refused {
+        FailureKind::Permission
+    } else {
+        FailureKind::Exec
+    };
+    from_errno(kind, errno, operation)
+}
+
+fn not_executable(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 == 0)
+}
+
+/// The file is there and the kernel says it is not: what it needs to run is missing.
+fn missing_interpreter(path: &PathBuf) -> String {
+    let mut head = Vec::new();
+    let read = fs::File::open(path).and_then(|file| file.take(256).read_to_end(&mut head));
+    let first = head.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    let script = String::from_utf8_lossy(first);
+    match script
+        .strip_prefix("#!")
+        .and_then(|rest| rest.split_whitespace().next())
+    {
+        Some(interpreter) if read.is_ok() => {
+            format!("its interpreter {interpreter} does not exist")
+        }
+        _ => "its dynamic loader does not exist (it was built for another system)".to_owned(),
+    }
+}
+
+/// The kernel's words, so that they fit after a colon.
+fn cause(errno: Errno) -> String {
+    let description = errno.desc();
+    let mut letters = description.chars();
+    let first = letters.next().map(|letter| letter.to_ascii_lowercase());
+    first.into_iter().chain(letters).collect()
+}

@@ -1,0 +1,166 @@
+//! Who descends from whom, as /proc tells it.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::io::Read;
+use std::thread;
+
+use super::launch::MARKER;
+
+/// What is needed to know a process again and to know whose it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Process {
+    pub(super) pid: i32,
+    pub(super) parent: i32,
+    pub(super) group: i32,
+    pub(super) session: i32,
+    /// In clock ticks since boot: with the number, its identity.
+    pub(super) started: u64,
+    pub(super) zombie: bool,
+}
+
+impl Process {
+    /// Reads a process; `None` when there is none of this number.
+    pub(super) fn read(pid: i32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name may hold anything, so count from the last parenthesis.
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+        Some(Self {
+            pid,
+            zombie: matches!(*fields.first()?, "Z" | "X"),
+            parent: fields.get(1)?.parse().ok()?,
+            group: fields.get(2)?.parse().ok()?,
+            session: fields.get(3)?.parse().ok()?,
+            started: fields.get(19)?.parse().ok()?,
+        })
+    }
+
+    /// Reads the process again; `None` when it is gone, even if another has its number.
+    pub(super) fn again(&self) -> Option<Self> {
+        Self::read(self.pid).filter(|process| process.started == self.started)
+    }
+}
+
+/// Returns the children that this process has by adoption, and those that its first thread made.
+///
+/// The kernel gives orphans to the first thread. Children never leave this list until they are
+/// reaped, so reading it piece by piece loses none.
+pub(super) fn own_children() -> Vec<i32> {
+    let pid = std::process::id();
+    match fs::read_to_string(format!("/proc/self/task/{pid}/children")) {
+        Ok(list) => numbers(&list),
+        // A kernel without CONFIG_PROC_CHILDREN.
+        Err(_) => scan().remove(&pid.cast_signed()).unwrap_or_default(),
+    }
+}
+
+/// Returns all living descendants of these processes, parents before children.
+pub(super) fn descendants(roots: impl IntoIterator<Item = i32>) -> Vec<Process> {
+    let mut everyone = None;
+    let mut met = HashSet::new();
+    let mut found: Vec<Process> = Vec::new();
+    let mut open: Vec<i32> = roots.into_iter().collect();
+    while let Some(parent) = open.pop() {
+        for pid in children(parent, &mut everyone) {
+            if let (true, Some(process)) = (met.insert(pid), Process::read(pid)) {
+                found.push(process);
+                open.push(pid);
+            }
+        }
+    }
+    found.retain(|process| !process.zombie);
+    found
+}
+
+type Tree = HashMap<i32, Vec<i32>>;
+
+/// Reads one process's children, those of all its threads.
+fn children(parent: i32, everyone: &mut Option<Tree>) -> Vec<i32> {
+    let Ok(threads) = fs::read_dir(format!("/proc/{parent}/task")) else {
+        return Vec::new();
+    };
+    let mut all = Vec::new();
+    for thread in threads.flatten() {
+        match fs::read_to_string(thread.path().join("children")) {
+            Ok(list) => all.extend(numbers(&list)),
+            // The thread has ended, or the kernel has no such files.
+            Err(_) if thread.path().exists() => {
+                return everyone
+                    .get_or_insert_with(scan)
+                    .get(&parent)
+                    .cloned()
+                    .unwrap_or_default();
+            }
+            Err(_) => {}
+        }
+    }
+    all
+}
+
+fn numbers(list: &str) -> Vec<i32> {
+    list.split_ascii_whitespace()
+        .filter_map(|number| number.parse().ok())
+        .collect()
+}
+
+/// Reads every process of the machine: the slow way, for kernels without the fast one.
+fn scan() -> Tree {
+    let mut tree = Tree::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let pid = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok());
+        if let Some(process) = pid.and_then(Process::read) {
+            tree.entry(process.parent).or_default().push(process.pid);
+        }
+    }
+    tree
+}
+
+/// A program that has just been executed has no environment for some microseconds.
+const MARKER_TRIES: usize = 20;
+
+/// Reads the value of our marker in a process's environment.
+pub(super) fn marker(pid: i32) -> Option<String> {
+    for _ in 0..MARKER_TRIES {
+        let mut environment = Vec::new();
+        let file = fs::File::open(format!("/proc/{pid}/environ")).ok()?;
+        // No environment is larger than the kernel's limit for arguments: 6 MiB.
+        file.take(8 << 20).read_to_end(&mut environment).ok()?;
+        if !environment.is_empty() {
+            return find_marker(&environment);
+        }
+        thread::yield_now();
+    }
+    None
+}
+
+fn find_marker(environment: &[u8]) -> Option<String> {
+    environment.split(|&byte| byte == 0).find_map(|entry| {
+        let value = entry.strip_prefix(MARKER.as_bytes())?.strip_prefix(b"=")?;
+        String::from_utf8(value.to_vec()).ok()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_can_read_itself() {
+        let pid = std::process::id().cast_signed();
+        let own = Process::read(pid).expect("this process exists");
+        assert_eq!(own.parent, nix::unistd::getppid().as_raw());
+        assert_eq!(own.group, nix::unistd::getpgrp().as_raw());
+        assert!(own.started > 0 && !own.zombie);
+        assert_eq!(Process::read(i32::MAX), None);
+    }
+
+    #[test]
+    fn the_marker_is_found_by_its_whole_name() {
+        let environment = b"XETERNAL_RUN=no\0ETERNAL_RUNS=no\0ETERNAL_RUN=a:1:2\0";
+        assert_eq!(find_marker(environment).as_deref(), Some("a:1:2"));
+        assert_eq!(find_marker(b"PATH=/bin\0"), None);
+    }
+}

@@ -1,0 +1,30 @@
+//! Linux: processes, signals and files, with decisions left to others. The only room with `unsafe`.
+
+/// The table of running programs: start, stop, kill, and the news of their ends.
+pub mod children;
+/// The pidfds of the running programs, waited for together.
+mod exits;
+/// Why a start failed, in words.
+mod failure;
+/// Who descends from whom.
+mod family;
+/// What a program needs to be started.
+pub mod launch;
+/// Resource limits, by name.
+pub mod limits;
+/// Processes by descriptor instead of by number.
+mod pidfd;
+/// The signals that the daemon itself obeys.
+pub mod signals;
+/// From a launch to a running process.
+mod spawn;
+/// Users and groups.
+mod users;
+
+pub use limits::raise_nofile;
+
+/// Tells whether this process is the init of its pid namespace, as in a container.
+#[must_use]
+pub fn is_pid_1() -> bool {
+    std::process::id() == 1
+}

@@ -1,0 +1,84 @@
+//! Processes by descriptor: a pidfd can never mean another process than the one it was made for.
+#![expect(unsafe_code, reason = "pidfd system calls are in neither std nor nix")]
+
+use std::mem;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use nix::errno::Errno;
+
+use crate::supervision::WaitStatus;
+
+/// Opens a descriptor for whichever process has this number at this moment.
+pub(super) fn open(pid: i32) -> Result<OwnedFd, Errno> {
+    // SAFETY: two integers go in, a descriptor (close-on-exec) or an error comes out.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let fd = i32::try_from(Errno::result(result)?).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the kernel has just made this descriptor for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Sends a signal to the process behind the descriptor.
+pub(super) fn send(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), Errno> {
+    let info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: the descriptor is open for the time of the call, and a null `info` is allowed.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            info,
+            0,
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+/// Looks how a child ended, leaving it a zombie; `None` while it lives.
+pub(super) fn peek(pidfd: BorrowedFd<'_>) -> Option<WaitStatus> {
+    wait(
+        libc::P_PIDFD,
+        pidfd.as_raw_fd(),
+        libc::WNOWAIT | libc::WNOHANG,
+    )
+}
+
+/// Reaps a child that has ended: its number is free afterwards.
+pub(super) fn reap(pidfd: BorrowedFd<'_>) -> Option<WaitStatus> {
+    wait(libc::P_PIDFD, pidfd.as_raw_fd(), libc::WNOHANG)
+}
+
+/// Reaps a child that is about to end, waiting for it.
+pub(super) fn reap_soon(pidfd: BorrowedFd<'_>) {
+    wait(libc::P_PIDFD, pidfd.as_raw_fd(), 0);
+}
+
+/// Reaps this child of ours if it has ended; `None` while it lives.
+pub(super) fn reap_number(pid: i32) -> Option<WaitStatus> {
+    wait(libc::P_PID, pid, libc::WNOHANG)
+}
+
+fn wait(kind: libc::idtype_t, id: i32, options: i32) -> Option<WaitStatus> {
+    // SAFETY: all zeroes is a valid value of this plain C struct.
+    let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
+    let id = id.cast_unsigned();
+    loop {
+        // SAFETY: `info` is ours and as large as the kernel expects.
+        let result = unsafe { libc::waitid(kind, id, &raw mut info, libc::WEXITED | options) };
+        match Errno::result(result) {
+            Ok(_) => break,
+            Err(Errno::EINTR) => {}
+            Err(_) => return Some(WaitStatus::Lost),
+        }
+    }
+    // SAFETY: `waitid` filled in a SIGCHLD siginfo, or left the zeroes.
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    match (pid, info.si_code) {
+        (0, _) => None,
+        (_, libc::CLD_EXITED) => Some(WaitStatus::Exited { code: status }),
+        (_, code) => Some(WaitStatus::Signaled {
+            signal: status,
+            core_dumped: code == libc::CLD_DUMPED,
+            oom: false,
+        }),
+    }
+}

@@ -1,0 +1,643 @@
+//! From a launch to a running process.
+//!
+//! `clone(CLONE_VM | CLONE_VFORK | CLONE_PIDFD)` on a stack of our own: no page table is copied, so
+//! a restart takes the same time however large the daemon is, and the daemon knows at once whether
+//! the program could be executed. The price: until it executes the program the child lives *in our
+//! memory*, so it may do nothing but raw system calls. Everything else is done before.
+#![expect(
+    unsafe_code,
+    reason = "clone, and raw system calls between clone and execve"
+)]
+
+use std::ffi::{CString, c_char, c_int, c_void};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::{mem, ptr};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
+use super::launch::{Launch, Prepared};
+use super::limits::Setting;
+use super::pidfd;
+use super::users::Credentials;
+
+/// What a new process was doing when it failed.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Clone,
+    Session,
+    Stdio,
+    Limit,
+    Nice,
+    OomScore,
+    Credentials,
+    Directory,
+    Execute,
+}
+
+/// Why a new process did not become the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Obstacle {
+    pub(super) step: Step,
+    /// Which limit, or which of the paths to execute.
+    pub(super) detail: usize,
+    pub(super) errno: Errno,
+}
+
+impl Obstacle {
+    fn clone(errno: Errno) -> Self {
+        Self {
+            step: Step::Clone,
+            detail: 0,
+            errno,
+        }
+    }
+}
+
+/// How to make a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// In our memory, with us suspended until it executes: fast.
+    Shared,
+    /// In a copy of our memory: where the first is refused (sandboxes, emulators).
+    Copied,
+}
+
+/// The streams of a new process.
+pub(super) struct Streams<'fd> {
+    pub(super) stdin: BorrowedFd<'fd>,
+    pub(super) stdout: BorrowedFd<'fd>,
+    pub(super) stderr: BorrowedFd<'fd>,
+}
+
+/// Makes processes. Holds the stack they start on, used by one at a time.
+#[derive(Debug)]
+pub(super) struct Spawner {
+    stack: Mapping,
+    /// A page that even a copied child shares with us.
+    report: Mapping,
+    pub(super) way: Way,
+}
+
+const STACK: usize = 128 * 1024;
+const PAGE: usize = 64 * 1024; // no machine has larger ones
+
+impl Spawner {
+    pub(super) fn new() -> Result<Self, Errno> {
+        let stack = Mapping::new(PAGE + STACK, libc::MAP_PRIVATE | libc::MAP_STACK)?;
+        // SAFETY: the range is ours: the lowest page of the mapping, made a guard.
+        Errno::result(unsafe { libc::mprotect(stack.base, PAGE, libc::PROT_NONE) })?;
+        let report = Mapping::new(PAGE, libc::MAP_SHARED)?;
+        Ok(Self {
+            stack,
+            report,
+            way: Way::Shared,
+        })
+    }
+
+    /// Starts the program: its number and a descriptor for it.
+    ///
+    /// Falls back to a copied process for good where sharing is refused, and says so once.
+    pub(super) fn spawn(
+        &mut self,
+        launch: &Launch,
+        prepared: &Prepared,
+        streams: &Streams<'_>,
+    ) -> Result<(i32, OwnedFd), Obstacle> {
+        let first = self.spawn_by(self.way, launch, prepared, streams);
+        match first {
+            Err(Obstacle {
+                step: Step::Clone,
+                errno: Errno::EINVAL | Errno::ENOSYS | Errno::EPERM,
+                ..
+            }) if self.way == Way::Shared => {
+                self.way = Way::Copied;
+                tracing::warn!("cannot make processes that share memory: starts will be slower");
+                self.spawn_by(self.way, launch, prepared, streams)
+            }
+            other => other,
+        }
+    }
+
+    fn spawn_by(
+        &mut self,
+        way: Way,
+        launch: &Launch,
+        prepared: &Prepared,
+        streams: &Streams<'_>,
+    ) -> Result<(i32, OwnedFd), Obstacle> {
+        let stdio = Raised::new(streams).map_err(Obstacle::clone)?;
+        let argv = pointers(&prepared.argv);
+        let environment = pointers(&prepared.environment);
+        let candidates = pointers(&prepared.candidates);
+        let null = ptr::null();
+        let report: *mut Report = self.report.base.cast();
+        let plan = Plan {
+            argv: argv.as_ptr(),
+            environment: environment.as_ptr(),
+            candidates: candidates.as_ptr(),
+            directory: prepared.directory.as_ptr(),
+            stdio: stdio.numbers(),
+            limits: prepared.limits.as_ptr(),
+            limit_count: prepared.limits.len(),
+            nice: launch.nice.as_ref().map_or(null, ptr::from_ref),
+            oom: prepared
+                .oom_score_adj
+                .as_ref()
+                .map_or(null.cast(), |text| text.as_ptr()),
+            oom_length: prepared
+                .oom_score_adj
+                .as_ref()
+                .map_or(0, |text| text.count_bytes()),
+            umask: launch.umask,
+            credentials: prepared
+                .identity
+                .credentials
+                .as_ref()
+                .map_or(null.cast(), ptr::from_ref),
+            report,
+        };
+        // SAFETY: the page is ours, aligned, and no process writes to it at this moment.
+        unsafe {
+            report.write(Report {
+                failed: 0,
+                step: Step::Clone,
+                detail: 0,
+                errno: 0,
+            })
+        };
+        let (pid, pidfd) = match way {
+            Way::Shared => self.clone_shared(&plan),
+            Way::Copied => self.clone_copied(&plan),
+        }
+        .map_err(Obstacle::clone)?;
+        // SAFETY: the child has executed the program or ended: it no longer writes here.
+        let report = unsafe { report.read_volatile() };
+        if report.failed == 0 {
+            return Ok((pid, pidfd));
+        }
+        pidfd::reap_soon(pidfd.as_fd());
+        let errno = Errno::from_raw(report.errno);
+        Err(Obstacle {
+            step: report.step,
+            detail: report.detail,
+            errno,
+        })
+    }
+
+    fn clone_shared(&mut self, plan: &Plan) -> Result<(i32, OwnedFd), Errno> {
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD;
+        let mut fd: RawFd = -1;
+        let pid = self.clone(plan, flags, &raw mut fd)?;
+        // SAFETY: a successful clone has put a descriptor there that is ours alone.
+        Ok((pid, unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// The end of a pipe says when the child has executed the program or ended.
+    fn clone_copied(&mut self, plan: &Plan) -> Result<(i32, OwnedFd), Errno> {
+        let (done, held) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+        let pid = self.clone(plan, 0, ptr::null_mut())?;
+        drop(held);
+        while nix::unistd::read(&done, &mut [0]) == Err(Errno::EINTR) {}
+        // The child is unreaped, so that its number still means it.
+        pidfd::open(pid).map(|fd| (pid, fd)).inspect_err(|_| {
+            // SAFETY: a signal to our own unreaped child.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+        })
+    }
+
+    fn clone(&mut self, plan: &Plan, flags: c_int, pidfd: *mut RawFd) -> Result<i32, Errno> {
+        let plan: *const Plan = plan;
+        // SAFETY: `stack` is a live mapping of PAGE + STACK bytes, so this is its end, 16-aligned.
+        let top = unsafe { self.stack.base.byte_add(PAGE + STACK) };
+        let all = Blocked::new();
+        // SAFETY: `child` runs on a stack of its own that nothing else uses, since `self` is
+        // borrowed mutably and we are suspended (or it has a copy of it). It only reads `plan`,
+        // which outlives that time, and makes system calls. Signals are blocked, so that no
+        // handler of ours runs in it.
+        let pid = unsafe {
+            libc::clone(
+                child,
+                top,
+                flags | libc::SIGCHLD,
+                plan.cast_mut().cast(),
+                pidfd,
+            )
+        };
+        let result = Errno::result(pid);
+        drop(all);
+        result
+    }
+}
+
+/// Memory that is returned when dropped.
+#[derive(Debug)]
+struct Mapping {
+    base: *mut c_void,
+    length: usize,
+}
+
+// SAFETY: the mapping belongs to its owner alone, whichever thread that is on.
+unsafe impl Send for Mapping {}
+
+impl Mapping {
+    fn new(length: usize, flags: c_int) -> Result<Self, Errno> {
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: asks for fresh memory anywhere.
+        let base = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                length,
+                access,
+                flags | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        if base == libc::MAP_FAILED {
+            Err(Errno::last())
+        } else {
+            Ok(Self { base, length })
+        }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the range was mapped by `new`, and nothing points into it any more.
+        unsafe { libc::munmap(self.base, self.length) };
+    }
+}
+
+/// Every signal blocked, those of the C library too, until dropped.
+struct Blocked(u64);
+
+const MASK_SIZE: usize = mem::size_of::<u64>();
+
+impl Blocked {
+    fn new() -> Self {
+        let (all, mut before) = (u64::MAX, 0_u64);
+        // SAFETY: both point to masks of the size that is given.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigprocmask,
+                libc::SIG_SETMASK,
+                &raw const all,
+                &raw mut before,
+                MASK_SIZE,
+            )
+        };
+        Self(before)
+    }
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        let nowhere = ptr::null_mut::<u64>();
+        // SAFETY: points to a mask of the size that is given.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigprocmask,
+                libc::SIG_SETMASK,
+                &raw const self.0,
+                nowhere,
+                MASK_SIZE,
+            )
+        };
+    }
+}
+
+/// Streams that do not sit on 0, 1 or 2, where putting one in place would close another.
+struct Raised<'fd> {
+    stdin: Stream<'fd>,
+    stdout: Stream<'fd>,
+    stderr: Stream<'fd>,
+}
+
+enum Stream<'fd> {
+    Borrowed(BorrowedFd<'fd>),
+    Moved(OwnedFd),
+}
+
+impl<'fd> Raised<'fd> {
+    fn new(streams: &Streams<'fd>) -> Result<Self, Errno> {
+        Ok(Self {
+            stdin: Stream::raise(streams.stdin)?,
+            stdout: Stream::raise(streams.stdout)?,
+            stderr: Stream::raise(streams.stderr)?,
+        })
+    }
+
+    fn numbers(&self) -> [RawFd; 3] {
+        [
+            self.stdin.number(),
+            self.stdout.number(),
+            self.stderr.number(),
+        ]
+    }
+}
+
+impl<'fd> Stream<'fd> {
+    fn raise(fd: BorrowedFd<'fd>) -> Result<Self, Errno> {
+        if fd.as_raw_fd() > 2 {
+            return Ok(Self::Borrowed(fd));
+        }
+        let number = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(3))?;
+        // SAFETY: the kernel has just made this descriptor for us alone.
+        Ok(Self::Moved(unsafe { OwnedFd::from_raw_fd(number) }))
+    }
+
+    fn number(&self) -> RawFd {
+        match self {
+            Self::Borrowed(fd) => fd.as_raw_fd(),
+            Self::Moved(fd) => fd.as_raw_fd(),
+        }
+    }
+}
+
+/// An array of pointers as the kernel takes it, with a null at its end.
+fn pointers(texts: &[CString]) -> Vec<*const c_char> {
+    texts
+        .iter()
+        .map(|text| text.as_ptr())
+        .chain([ptr::null()])
+        .collect()
+}
+
+/// All that a child needs, as plain memory.
+struct Plan {
+    argv: *const *const c_char,
+    environment: *const *const c_char,
+    candidates: *const *const c_char,
+    directory: *const c_char,
+    stdio: [RawFd; 3],
+    limits: *const Setting,
+    limit_count: usize,
+    nice: *const i32,
+    oom: *const c_char,
+    oom_length: usize,
+    umask: u32,
+    credentials: *const Credentials,
+    report: *mut Report,
+}
+
+/// What a child that failed leaves for us.
+#[repr(C)]
+struct Report {
+    failed: i32,
+    step: Step,
+    detail: usize,
+    errno: i32,
+}
+
+/// Runs in the child. Raw system calls only: it shares our memory, our thread's `errno` included,
+/// and must not allocate, lock, panic, or call the C library's process-wide `setuid`.
+extern "C" fn child(plan: *mut c_void) -> c_int {
+    // SAFETY: `Spawner::clone` passes a plan that lives until the program is executed, and its
+    // pointers are to live memory, null-terminated or with their lengths beside them.
+    unsafe {
+        let plan = &*plan.cast::<Plan>();
+        let (step, detail) = become_program(plan);
+        let errno = *libc::__errno_location();
+        plan.report.write_volatile(Report {
+            failed: 1,
+            step,
+            detail,
+            errno,
+        });
+        libc::_exit(127)
+    }
+}
+
+/// Becomes the program, or returns where it failed; `errno` says why.
+///
+/// # Safety
+///
+/// As for [`child`]: `plan` and all it points to are valid.
+unsafe fn become_program(plan: &Plan) -> (Step, usize) {
+    // SAFETY: see above; every call is async-signal-safe.
+    unsafe {
+        default_signals();
+        if libc::syscall(libc::SYS_setsid) < 0 {
+            return (Step::Session, 0);
+        }
+        let mut target = 0;
+        while target < 3 {
+            let source = *plan.stdio.as_ptr().add(target);
+            if libc::syscall(libc::SYS_dup3, source, target, 0) < 0 {
+                return (Step::Stdio, 0);
+            }
+            target += 1;
+        }
+        let mut index = 0;
+        while index < plan.limit_count {
+            let limit = plan.limits.add(index);
+            let old = ptr::null_mut::<libc::rlimit64>();
+            let new = &raw const (*limit).value;
+            if libc::syscall(libc::SYS_prlimit64, 0, (*limit).number, new, old) < 0 {
+                return (Step::Limit, index);
+            }
+            index += 1;
+        }
+        if !plan.nice.is_null()
+            && libc::syscall(libc::SYS_setpriority, libc::PRIO_PROCESS, 0, *plan.nice) < 0
+        {
+            return (Step::Nice, 0);
+        }
+        if !plan.oom.is_null() && !write_oom_score(plan) {
+            return (Step::OomScore, 0);
+        }
+        libc::syscall(libc::SYS_umask, plan.umask);
+        if !plan.credentials.is_null() && !switch_user(&*plan.credentials) {
+            return (Step::Credentials, 0);
+        }
+        if libc::syscall(libc::SYS_chdir, plan.directory) < 0 {
+            return (Step::Directory, 0);
+        }
+        // Belt and braces: everything of ours is close-on-exec, but libraries are not ours.
+        libc::syscall(
+            libc::SYS_close_range,
+            3,
+            u32::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        );
+        no_mask();
+        (Step::Execute, execute(plan))
+    }
+}
+
+/// A kernel `sigaction` of all zeroes: SIG_DFL, on every architecture.
+static DEFAULT_ACTION: [u64; 8] = [0; 8];
+
+/// # Safety
+///
+/// Only for a child: gives up every handler.
+unsafe fn default_signals() {
+    let mut signal = 1;
+    while signal <= 64 {
+        let old = ptr::null_mut::<u64>();
+        // SAFETY: larger than the kernel's struct; SIGKILL and SIGSTOP fail, and are default.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                DEFAULT_ACTION.as_ptr(),
+                old,
+                MASK_SIZE,
+            )
+        };
+        signal += 1;
+    }
+}
+
+/// # Safety
+///
+/// Only for a child without handlers.
+unsafe fn no_mask() {
+    let (none, nowhere) = (0_u64, ptr::null_mut::<u64>());
+    // SAFETY: points to a mask of the size that is given.
+    unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            &raw const none,
+            nowhere,
+            MASK_SIZE,
+        )
+    };
+}
+
+/// # Safety
+///
+/// `plan.oom` points to `plan.oom_length` bytes.
+unsafe fn write_oom_score(plan: &Plan) -> bool {
+    let path = c"/proc/self/oom_score_adj".as_ptr();
+    let flags = libc::O_WRONLY | libc::O_CLOEXEC;
+    // SAFETY: the path is a C string, and the caller vouches for the text.
+    unsafe {
+        let fd = libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path, flags);
+        fd >= 0 && libc::syscall(libc::SYS_write, fd, plan.oom, plan.oom_length) >= 0
+        // The descriptor is close-on-exec.
+    }
+}
+
+/// # Safety
+///
+/// Only for a child: the raw calls change this one task, not all threads.
+unsafe fn switch_user(to: &Credentials) -> bool {
+    // SAFETY: the list lives in the plan, its length beside it.
+    unsafe {
+        if libc::syscall(libc::SYS_setgroups, to.groups.len(), to.groups.as_ptr()) < 0
+            || libc::syscall(libc::SYS_setresgid, to.gid, to.gid, to.gid) < 0
+        {
+            return false;
+        }
+        match to.uid {
+            Some(uid) => libc::syscall(libc::SYS_setresuid, uid, uid, uid) >= 0,
+            None => true,
+        }
+    }
+}
+
+/// Tries every candidate as a shell would; returns which one to blame.
+///
+/// # Safety
+///
+/// The arrays of `plan` are null-terminated.
+unsafe fn execute(plan: &Plan) -> usize {
+    let (mut index, mut denied) = (0, usize::MAX);
+    // SAFETY: reads up to the null; `execve` takes what `exec` takes.
+    unsafe {
+        loop {
+            let candidate = *plan.candidates.add(index);
+            if candidate.is_null() {
+                break;
+            }
+            libc::syscall(libc::SYS_execve, candidate, plan.argv, plan.environment);
+            match *libc::__errno_location() {
+                libc::EACCES => denied = if denied == usize::MAX { index } else { denied },
+                libc::ENOENT | libc::ENOTDIR | libc::ENODEV | libc::ESTALE | libc::ETIMEDOUT => {}
+                _ => return index,
+            }
+            index += 1;
+        }
+        if denied != usize::MAX {
+            *libc::__errno_location() = libc::EACCES;
+            return denied;
+        }
+        if index > 1 {
+            *libc::__errno_location() = libc::ENOENT;
+        }
+        0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Read;
+
+    use super::*;
+    use crate::supervision::WaitStatus;
+
+    fn run(way: Way, command: &str) -> Result<(WaitStatus, String), Obstacle> {
+        let launch = Launch {
+            argv: vec![
+                command.to_owned(),
+                "-c".to_owned(),
+                "echo $$; exit 9".to_owned(),
+            ],
+            working_directory: "/".into(),
+            environment: Vec::new(),
+            user: None,
+            group: None,
+            umask: 0o022,
+            nice: None,
+            oom_score_adj: None,
+            limits: Vec::new(),
+            family: true,
+        };
+        let prepared = Prepared::new(&launch, "t:1:1").expect("a valid launch");
+        let null = File::open("/dev/null").expect("it is everywhere");
+        let (mut ours, theirs) = std::io::pipe().expect("a pipe");
+        let streams = Streams {
+            stdin: null.as_fd(),
+            stdout: theirs.as_fd(),
+            stderr: null.as_fd(),
+        };
+        let mut spawner = Spawner::new().expect("a stack");
+        let (pid, pidfd) = spawner.spawn_by(way, &launch, &prepared, &streams)?;
+        drop(theirs);
+        let mut output = String::new();
+        ours.read_to_string(&mut output).expect("text");
+        assert_eq!(output.trim(), pid.to_string());
+        let ended = loop {
+            if let Some(status) = pidfd::reap(pidfd.as_fd()) {
+                break status;
+            }
+            std::thread::yield_now();
+        };
+        Ok((ended, output))
+    }
+
+    #[test]
+    fn both_ways_make_the_same_process() {
+        for way in [Way::Shared, Way::Copied] {
+            let (status, _) = run(way, "/bin/sh").expect("the shell starts");
+            assert_eq!(status, WaitStatus::Exited { code: 9 }, "{way:?}");
+        }
+    }
+
+    #[test]
+    fn both_ways_tell_at_once_what_cannot_be_executed() {
+        for way in [Way::Shared, Way::Copied] {
+            let obstacle = run(way, "/no/such").expect_err("no such program");
+            assert_eq!(
+                (obstacle.step, obstacle.errno),
+                (Step::Execute, Errno::ENOENT),
+                "{way:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Users and groups, looked up before a process is made: the user database may allocate, lock and
+//! talk to other machines, none of which a new process may do.
+
+use std::ffi::{CString, OsString};
+
+use nix::errno::Errno;
+use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid, getgrouplist};
+
+use crate::supervision::{FailureKind, SpawnFailure};
+
+/// Who a process is to be.
+#[derive(Debug)]
+pub(super) struct Credentials {
+    /// `None`: only the group changes.
+    pub(super) uid: Option<u32>,
+    pub(super) gid: u32,
+    pub(super) groups: Vec<u32>,
+}
+
+/// What a configured user and group amount to.
+#[derive(Debug, Default)]
+pub(super) struct Identity {
+    /// `None`: nothing has to change.
+    pub(super) credentials: Option<Credentials>,
+    /// HOME, USER, LOGNAME and SHELL, for an environment that is silent about them.
+    pub(super) variables: Vec<(&'static str, OsString)>,
+}
+
+/// Looks up a user and a group, each by name or number.
+///
+/// The group defaults to the user's own; the supplementary groups are the user's.
+pub(super) fn look_up(user: Option<&str>, group: Option<&str>) -> Result<Identity, SpawnFailure> {
+    let group = group.map(find_group).transpose()?;
+    let Some(name) = user else {
+        let credentials = group.map(|gid| Credentials {
+            uid: None,
+            gid: gid.as_raw(),
+            groups: vec![gid.as_raw()],
+        });
+        return Ok(Identity {
+            credentials: credentials.filter(needed),
+            variables: Vec::new(),
+        });
+    };
+    let (uid, entry) = find_user(name)?;
+    let gid = group
+        .or(entry.as_ref().map(|entry| entry.gid))
+        .ok_or_else(|| {
+            refuse(format!(
+                "user {name} is in no user database, so its group must be configured"
+            ))
+        })?;
+    let groups = match &entry {
+        Some(entry) => supplementary(entry, gid)?,
+        None => vec![gid.as_raw()],
+    };
+    let credentials = Credentials {
+        uid: Some(uid.as_raw()),
+        gid: gid.as_raw(),
+        groups,
+    };
+    Ok(Identity {
+        credentials: Some(credentials).filter(needed),
+        variables: entry.map(variables).unwrap_or_default(),
+    })
+}
+
+/// A daemon without privileges may "switch" to what it already is.
+fn needed(credentials: &Credentials) -> bool {
+    let (uid, gid) = (geteuid(), getegid());
+    uid.is_root()
+        || credentials.uid.is_some_and(|wanted| wanted != uid.as_raw())
+        || credentials.gid != gid.as_raw()
+}
+
+fn find_user(name: &str) -> Result<(Uid, Option<User>), SpawnFailure> {
+    if let Some(entry) = found(User::from_name(name), "user", name)? {
+        return Ok((entry.uid, Some(entry)));
+    }
+    let number = name
+        .parse()
+        .map_err(|_| refuse(format!("user {name} does not exist")))?;
+    let uid = Uid::from_raw(number);
+    Ok((uid, found(User::from_uid(uid), "user", name)?))
+}
+
+fn find_group(name: &str) -> Result<Gid, SpawnFailure> {
+    if let Some(entry) = found(Group::from_name(name), "group", name)? {
+        return Ok(entry.gid);
+    }
+    let number = name
+        .parse()
+        .map_err(|_| refuse(format!("group {name} does not exist")))?;
+    Ok(Gid::from_raw(number))
+}
+
+/// Tells "there is none" (which some databases say with an error) from "cannot know".
+fn found<T>(
+    answer: Result<Option<T>, Errno>,
+    what: &str,
+    name: &str,
+) -> Result<Option<T>, SpawnFailure> {
+    match answer {
+        Ok(entry) => Ok(entry),
+        Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM) => Ok(None),
+        Err(errno) => Err(failure(errno, format!("cannot look up {what} {name}"))),
+    }
+}
+
+fn supplementary(entry: &User, gid: Gid) -> Result<Vec<u32>, SpawnFailure> {
+    let name = CString::new(entry.name.as_str())
+        .map_err(|_| refuse(format!("user {} has a NUL byte in its name", entry.name)))?;
+    let groups = getgrouplist(&name, gid).map_err(|errno| {
+        failure(
+            errno,
+            format!("cannot list the groups of user {}", entry.name),
+        )
+    })?;
+    Ok(groups.into_iter().map(Gid::as_raw).collect())
+}
+
+fn variables(entry: User) -> Vec<(&'static str, OsString)> {
+    vec![
+        ("HOME", entry.dir.into_os_string()),
+        ("USER", OsString::from(entry.name.clone())),
+        ("LOGNAME", OsString::from(entry.name)),
+        ("SHELL", entry.shell.into_os_string()),
+    ]
+}
+
+fn refuse(message: String) -> SpawnFailure {
+    SpawnFailure {
+        kind: FailureKind::User,
+        transient: false,
+        message,
+    }
+}
+
+fn failure(errno: Errno, operation: String) -> SpawnFailure {
+    super::failure::from_errno(FailureKind::User, errno, operation)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_numbers_mean_the_same_user() {
+        let by_name = look_up(Some("nobody"), None)
+            .expect("nobody exists")
+            .variables;
+        let by_number = look_up(Some("65534"), None)
+            .expect("65534 is nobody")
+            .variables;
+        assert_eq!(by_name, by_number);
+        assert!(by_name.contains(&("USER", OsString::from("nobody"))));
+    }
+
+    #[test]
+    fn an_unknown_name_is_refused_by_name() {
+        let failure = look_up(Some("nobody2"), None).expect_err("no such user");
+        assert_eq!(failure.message, "user nobody2 does not exist");
+        assert_eq!(failure.kind, FailureKind::User);
+        let failure = look_up(None, Some("nogroup2")).expect_err("no such group");
+        assert_eq!(failure.message, "group nogroup2 does not exist");
+    }
+
+    #[test]
+    fn a_number_without_an_entry_needs_a_group() {
+        let failure = look_up(Some("424242"), None).expect_err("no primary group");
+        assert!(
+            failure.message.contains("group must be configured"),
+            "{failure}"
+        );
+        let identity = look_up(Some("424242"), Some("7")).expect("complete");
+        let credentials = identity.credentials.expect("a switch");
+        assert_eq!((credentials.uid, credentials.gid), (Some(424_242), 7));
+        assert_eq!(credentials.groups, [7]);
+    }
+}
