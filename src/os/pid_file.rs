@@ -284,3 +284,6 @@ fn content(mut file: &File) -> Content {
 fn is_another_process(pid: i32) -> bool {
     pid != std::process::id() as i32 && Stat::read(pid).is_ok_and(|stat| stat.is_running())
 }
+
+#[cfg(test)]
+mod tests;

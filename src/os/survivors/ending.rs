@@ -109,11 +109,20 @@ async fn gone(list: &[Survivor]) {
         let Some(process) = open(&survivor.identity) else {
             continue;
         };
-        // A pidfd becomes readable when its process ends.
-        if let Ok(process) = AsyncFd::with_interest(process, Interest::READABLE) {
+        if let Ok(process) = watch(process) {
             let _ = process.readable().await;
         }
     }
+}
+
+/// Watches a pidfd, which becomes readable when its process ends.
+#[expect(
+    unsafe_code,
+    reason = "tokio wants a promise that the descriptor stays open"
+)]
+fn watch(process: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd is open and the same for as long as it lives.
+    Ok(unsafe { AsyncFd::register_with_interest(process, Interest::READABLE) }?)
 }
 
 /// Opens the process itself, so that its number can be used again without harm; `None` when it is
