@@ -1,4 +1,5 @@
-//! Linux: processes, signals and files, with decisions left to others. The only room with `unsafe`.
+//! Linux: processes, signals, files and sockets, with decisions left to others. The only room with
+//! `unsafe`.
 
 /// The table of running programs: start, stop, kill, and the news of their ends.
 pub mod children;
@@ -8,16 +9,26 @@ mod exits;
 mod failure;
 /// Who descends from whom.
 mod family;
+pub mod identity;
+pub mod journal;
 /// What a program needs to be started.
 pub mod launch;
 /// Resource limits, by name.
 pub mod limits;
+pub mod logs;
+pub mod notify;
+pub mod pid_file;
 /// Processes by descriptor instead of by number.
 mod pidfd;
+pub mod probe;
+pub mod procfs;
+/// The terminal, the journal and the background.
+pub mod session;
 /// The signals that the daemon itself obeys.
 pub mod signals;
 /// From a launch to a running process.
 mod spawn;
+pub mod survivors;
 /// Users and groups.
 mod users;
 

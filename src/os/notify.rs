@@ -1,0 +1,197 @@
+//! The `sd_notify` protocol, both ways: what children tell us, and what we tell systemd.
+
+mod systemd;
+
+use std::fs;
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{SocketAddr, UnixDatagram as StdDatagram};
+use std::path::{Path, PathBuf};
+
+use nix::cmsg_space;
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, setsockopt, sockopt,
+};
+use tokio::io::Interest;
+use tokio::net::UnixDatagram;
+
+use super::procfs::Stat;
+
+pub use systemd::{STRIPPED, Systemd};
+
+/// As much as systemd itself takes; what is longer is dropped.
+const MESSAGE_LIMIT: usize = 4096;
+/// The longest path that fits a socket address, its final NUL included.
+const PATH_LIMIT: usize = 108;
+/// As many descriptors as the kernel lets a message carry.
+const FD_LIMIT: usize = 253;
+
+/// The socket on which children with `ready = "notify"` report.
+///
+/// The kernel vouches for the sender's pid, so anyone may write to it, and the daemon drops what
+/// does not come from a family of its own.
+#[derive(Debug)]
+pub struct NotifySocket {
+    socket: UnixDatagram,
+    address: String,
+    /// The file and its device and inode, unless the address is abstract.
+    file: Option<(PathBuf, (u64, u64))>,
+}
+
+/// What a child said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notification {
+    /// Who, according to the kernel.
+    pub pid: i32,
+    /// `READY=1`, `STATUS=…`, `STOPPING=1`, `RELOADING=1`, `WATCHDOG=1`, … in the order of the
+    /// message. `MAINPID` is left out: who the main process is, is not a child's to say.
+    pub state: Vec<(String, String)>,
+}
+
+impl NotifySocket {
+    /// Opens the socket, replacing one that an earlier daemon left. Needs a tokio runtime.
+    ///
+    /// The file is writable for all, since programs may run as other users. A path that does not
+    /// fit a socket address becomes an abstract address instead, which `sd_notify` clients know as
+    /// `@NAME`; programs in another network namespace cannot reach that one.
+    ///
+    /// # Errors
+    ///
+    /// When the directory is missing or not writable, or something else than a socket is there.
+    pub fn bind(path: &Path) -> io::Result<Self> {
+        let path = std::path::absolute(path)?;
+        let fits = path.as_os_str().len() < PATH_LIMIT;
+        let (socket, address, file) = match path.to_str().filter(|_| fits) {
+            Some(text) => {
+                let socket = bind_file(&path)?;
+                let metadata = fs::symlink_metadata(&path)?;
+                let file = (path.clone(), (metadata.dev(), metadata.ino()));
+                (socket, text.to_owned(), Some(file))
+            }
+            None => {
+                let name = format!("eternal/{}/{:016x}", std::process::id(), fastrand::u64(..));
+                let socket = StdDatagram::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
+                (socket, format!("@{name}"), None)
+            }
+        };
+        setsockopt(&socket, sockopt::PassCred, &true)?;
+        socket.set_nonblocking(true)?;
+        let socket = UnixDatagram::from_std(socket)?;
+        Ok(Self {
+            socket,
+            address,
+            file,
+        })
+    }
+
+    /// Returns what belongs into `NOTIFY_SOCKET` of the children.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Waits for the next notification; dropping the wait loses none.
+    ///
+    /// Descriptors that come along are closed; messages that are too long, not text, or from nobody
+    /// are dropped.
+    ///
+    /// # Errors
+    ///
+    /// When the socket is broken: no later call will do better.
+    pub async fn recv(&self) -> io::Result<Notification> {
+        loop {
+            let receive = || receive(self.socket.as_raw_fd());
+            if let Some(told) = self.socket.async_io(Interest::READABLE, receive).await? {
+                return Ok(told);
+            }
+        }
+    }
+}
+
+impl Drop for NotifySocket {
+    fn drop(&mut self) {
+        if let Some((path, inode)) = &self.file
+            && fs::symlink_metadata(path).is_ok_and(|m| (m.dev(), m.ino()) == *inode)
+        {
+            // Nothing can be done about a failure, and the next daemon replaces it.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Tells whether `pid` belongs to the family of `main_pid`: itself, a member of its session, or a
+/// descendant. False for a process that is gone already.
+#[must_use]
+pub fn belongs(pid: i32, main_pid: i32) -> bool {
+    let mut at = pid;
+    // Deeper than any real family; a line of parents that changes while it is read may be endless.
+    for _ in 0..1024 {
+        if at == main_pid {
+            return true;
+        }
+        match Stat::read(at) {
+            Ok(stat) if stat.session == main_pid => return true,
+            Ok(stat) if stat.parent > 1 => at = stat.parent,
+            Ok(_) | Err(_) => return false,
+        }
+    }
+    false
+}
+
+fn bind_file(path: &Path) -> io::Result<StdDatagram> {
+    // Only what is a socket is replaced: the path may be a mistake.
+    if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket()) {
+        fs::remove_file(path)?;
+    }
+    let socket = StdDatagram::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
+    Ok(socket)
+}
+
+/// Receives one message; `None` for one that says nothing to us.
+fn receive(socket: RawFd) -> io::Result<Option<Notification>> {
+    let mut text = [0; MESSAGE_LIMIT];
+    // Room for descriptors nobody wants: where it lacks, the kernel flags the message as cut, and
+    // whether the sender's credentials are whole can no longer be told.
+    let mut control = cmsg_space!([RawFd; FD_LIMIT], UnixCredentials);
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+    let mut parts = [IoSliceMut::new(&mut text)];
+    let message = recvmsg::<()>(socket, &mut parts, Some(&mut control), flags)?;
+    let (length, cut) = (message.bytes, message.flags.contains(MsgFlags::MSG_TRUNC));
+    let mut sender = None;
+    for part in message.cmsgs().into_iter().flatten() {
+        if let ControlMessageOwned::ScmCredentials(credentials) = part {
+            sender = Some(credentials.pid());
+        } else if let ControlMessageOwned::ScmRights(descriptors) = part {
+            close(descriptors);
+        }
+    }
+    // Pid 0 is a sender outside of our pid namespace.
+    let (Some(pid), false) = (sender.filter(|pid| *pid > 0), cut) else {
+        return Ok(None);
+    };
+    Ok(parse(&text[..length]).map(|state| Notification { pid, state }))
+}
+
+fn parse(text: &[u8]) -> Option<Vec<(String, String)>> {
+    let assignments = std::str::from_utf8(text)
+        .ok()?
+        .lines()
+        .filter_map(|l| l.split_once('='));
+    let wanted = assignments.filter(|(name, _)| *name != "MAINPID");
+    let state: Vec<_> = wanted.map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
+    (!state.is_empty()).then_some(state)
+}
+
+#[expect(unsafe_code, reason = "received descriptors come as bare numbers")]
+fn close(descriptors: Vec<RawFd>) {
+    for descriptor in descriptors {
+        // SAFETY: the kernel has just given us this descriptor; nobody else knows its number.
+        drop(unsafe { OwnedFd::from_raw_fd(descriptor) });
+    }
+}
+
+#[cfg(test)]
+mod tests;

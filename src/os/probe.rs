@@ -1,0 +1,207 @@
+//! Readiness probes: one attempt each, so that the daemon decides about the next.
+
+use std::fmt::Display;
+use std::future::Future;
+use std::time::Duration;
+
+use http_body_util::Empty;
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper::header::{CONNECTION, HOST, USER_AGENT};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+/// How long a connection may take: whoever listens accepts at once.
+const CONNECT_LIMIT: Duration = Duration::from_secs(1);
+/// How long a whole HTTP exchange may take: health pages that look at a database are slower.
+const HTTP_LIMIT: Duration = Duration::from_secs(5);
+/// The first pause between two attempts.
+const FIRST_DELAY: Duration = Duration::from_millis(10);
+/// The longest pause between two attempts.
+const LAST_DELAY: Duration = Duration::from_millis(250);
+
+/// Tries once, for at most one second, to connect to `HOST:PORT`.
+///
+/// # Errors
+///
+/// What was tried and why it failed, fit for a log line after "not ready: ".
+pub async fn tcp(authority: &str) -> Result<(), String> {
+    connect(authority).await.map(drop)
+}
+
+/// Asks `http://AUTHORITY/PATH` once, for at most five seconds; only a 2xx answer will do.
+///
+/// # Errors
+///
+/// What was tried and why it failed, fit for a log line after "not ready: ".
+pub async fn http(authority: &str, path: &str) -> Result<(), String> {
+    let exchange = async {
+        let stream = connect(authority).await?;
+        let status = get(stream, authority, path)
+            .await
+            .map_err(|error| format!("http://{authority}{path}: {}", with_causes(&*error)))?;
+        if status.is_success() {
+            Ok(())
+        } else {
+            Err(format!("http://{authority}{path} answered {status}"))
+        }
+    };
+    within(HTTP_LIMIT, &format!("http://{authority}{path}"), exchange).await
+}
+
+/// Returns the pause after the given attempt (the first is 0): 10 ms, doubling to 250 ms.
+#[must_use]
+pub fn retry_delay(attempt: u32) -> Duration {
+    FIRST_DELAY
+        .saturating_mul(1 << attempt.min(10))
+        .min(LAST_DELAY)
+}
+
+async fn connect(authority: &str) -> Result<TcpStream, String> {
+    let attempt = async {
+        let stream = TcpStream::connect(authority)
+            .await
+            .map_err(|error| format!("connect to {authority}: {error}"))?;
+        // A connect to a free local port can pick that very port as its own and reach itself.
+        match (stream.local_addr(), stream.peer_addr()) {
+            (Ok(local), Ok(peer)) if local != peer => Ok(stream),
+            (Ok(_), Ok(_)) => Err(format!("connect to {authority}: nobody listens")),
+            (Err(error), _) | (_, Err(error)) => Err(format!("connect to {authority}: {error}")),
+        }
+    };
+    within(CONNECT_LIMIT, &format!("connect to {authority}"), attempt).await
+}
+
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+async fn get(stream: TcpStream, authority: &str, path: &str) -> Result<hyper::StatusCode, Cause> {
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let request = Request::get(path)
+        .header(HOST, authority)
+        .header(USER_AGENT, concat!("eternal/", env!("CARGO_PKG_VERSION")))
+        .header(CONNECTION, "close")
+        .body(Empty::<Bytes>::new())?;
+    let answer = sender.send_request(request);
+    // The connection is driven here, not spawned: dropping the probe ends it.
+    tokio::pin!(answer, connection);
+    tokio::select! {
+        biased;
+        answer = &mut answer => Ok(answer?.status()),
+        end = &mut connection => {
+            end?;
+            Ok(answer.await?.status())
+        }
+    }
+}
+
+async fn within<T>(
+    limit: Duration,
+    what: &str,
+    attempt: impl Future<Output = Result<T, String>>,
+) -> Result<T, String> {
+    match tokio::time::timeout(limit, attempt).await {
+        Ok(result) => result,
+        Err(_) => Err(format!("{what}: no answer in {} s", limit.as_secs())),
+    }
+}
+
+fn with_causes(error: &(dyn std::error::Error + 'static)) -> impl Display {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("runtime")
+            .block_on(future)
+    }
+
+    /// Answers one request with `answer` and returns its address and, on join, what was asked.
+    fn serve(answer: &'static str) -> (String, std::thread::JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let address = listener.local_addr().expect("address").to_string();
+        let thread = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("accept");
+            let mut asked = Vec::new();
+            let mut chunk = [0; 512];
+            while !asked.ends_with(b"\r\n\r\n") {
+                let n = stream.read(&mut chunk).expect("read");
+                asked.extend_from_slice(&chunk[..n]);
+            }
+            stream.write_all(answer.as_bytes()).expect("write");
+            String::from_utf8(asked).expect("text")
+        });
+        (address, thread)
+    }
+
+    #[test]
+    fn a_listener_is_ready_and_a_closed_port_is_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let address = listener.local_addr().expect("address").to_string();
+        assert_eq!(block_on(tcp(&address)), Ok(()));
+        drop(listener);
+        let error = block_on(tcp(&address)).expect_err("closed");
+        assert!(
+            error.contains(&address) && error.contains("refused"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn only_a_2xx_answer_is_ready() {
+        let (address, server) = serve("HTTP/1.1 204 No Content\r\n\r\n");
+        assert_eq!(block_on(http(&address, "/health?deep=1")), Ok(()));
+        let asked = server.join().expect("server");
+        assert!(
+            asked.starts_with("GET /health?deep=1 HTTP/1.1\r\n"),
+            "{asked}"
+        );
+        assert!(asked.contains(&format!("host: {address}\r\n")), "{asked}");
+
+        let (address, server) =
+            serve("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n");
+        let error = block_on(http(&address, "/")).expect_err("503");
+        assert_eq!(
+            error,
+            format!("http://{address}/ answered 503 Service Unavailable")
+        );
+        server.join().expect("server");
+    }
+
+    #[test]
+    fn an_answer_that_is_not_http_is_an_error_with_its_cause() {
+        let (address, server) = serve("SSH-2.0-OpenSSH\r\n\r\n");
+        let error = block_on(http(&address, "/")).expect_err("not http");
+        assert!(error.contains("HTTP"), "{error}");
+        server.join().expect("server");
+    }
+
+    #[test]
+    fn a_server_that_never_answers_costs_a_bounded_time() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let address = listener.local_addr().expect("address").to_string();
+        let error = block_on(http(&address, "/")).expect_err("silence");
+        assert_eq!(error, format!("http://{address}/: no answer in 5 s"));
+    }
+
+    #[test]
+    fn retries_start_fast_and_settle() {
+        let delays: Vec<u128> = (0..7).map(|n| retry_delay(n).as_millis()).collect();
+        assert_eq!(delays, [10, 20, 40, 80, 160, 250, 250]);
+        assert_eq!(retry_delay(u32::MAX).as_millis(), 250);
+    }
+}

@@ -1,0 +1,208 @@
+//! Real families of processes.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
+
+use super::*;
+
+/// A shell that does one line at a time, and says when it has.
+struct Shell {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<std::process::ChildStdout>,
+}
+
+impl Shell {
+    fn start() -> Self {
+        let mut command = Command::new("setsid");
+        command.args([
+            "sh",
+            "-c",
+            "while read -r line; do eval \"$line\"; echo done; done",
+        ]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("sh");
+        let input = child.stdin.take().expect("piped");
+        let output = BufReader::new(child.stdout.take().expect("piped"));
+        let mut shell = Self {
+            child,
+            input,
+            output,
+        };
+        shell.run(":");
+        shell
+    }
+
+    /// Runs a line and returns what it printed.
+    fn run(&mut self, line: &str) -> String {
+        writeln!(self.input, "{line}").expect("write");
+        let mut all = String::new();
+        while !all.ends_with("done\n") {
+            assert_ne!(
+                self.output.read_line(&mut all).expect("read"),
+                0,
+                "the shell ended"
+            );
+        }
+        all.trim_end_matches("done\n").to_owned()
+    }
+
+    fn pid(&self) -> i32 {
+        self.child.id() as i32
+    }
+}
+
+impl Drop for Shell {
+    fn drop(&mut self) {
+        let _ = nix::sys::signal::killpg(
+            nix::unistd::Pid::from_raw(self.pid()),
+            nix::sys::signal::SIGKILL,
+        );
+        let _ = self.child.wait();
+    }
+}
+
+fn cpu(usage: &Usage) -> f64 {
+    usage.cpu_user_seconds + usage.cpu_system_seconds
+}
+
+fn one(sampler: &mut Sampler, pid: i32) -> Usage {
+    sampler.sample(&[(7, pid)], "none")[0].1
+}
+
+/// Burns about a tenth of a second.
+const BURN: &str = "sh -c 'i=0; while [ $i -lt 150000 ]; do i=$((i+1)); done'";
+
+#[test]
+fn cpu_time_never_goes_back_and_nothing_is_counted_twice() {
+    let mut sampler = Sampler::default();
+    let mut shell = Shell::start();
+    let mut last = 0.0;
+    // Seen alive and then reaped; never seen alive; nested.
+    for line in [
+        format!("{BURN} & child=$!"),
+        "wait $child".to_owned(),
+        BURN.to_owned(),
+        format!("(  {BURN}; {BURN} ) & child=$!"),
+        "wait $child".to_owned(),
+    ] {
+        shell.run(&line);
+        for _ in 0..20 {
+            let now = cpu(&one(&mut sampler, shell.pid()));
+            assert!(now >= last, "{now} after {last}");
+            last = now;
+        }
+    }
+    let stat = Stat::read(shell.pid()).expect("alive");
+    let truth = seconds(stat.own_time.iter().sum::<u64>() + stat.reaped_time.iter().sum::<u64>());
+    assert!(truth > 0.1, "it burned {truth} s");
+    assert!(
+        (last - truth).abs() < 0.025,
+        "measured {last}, the kernel says {truth}"
+    );
+}
+
+#[test]
+fn totals_go_on_over_a_restart_and_gauges_fall_to_zero_between() {
+    let mut sampler = Sampler::default();
+    let mut shell = Shell::start();
+    shell.run(BURN);
+    let before = one(&mut sampler, shell.pid());
+    assert!(before.processes == 1 && before.resident_bytes > 0 && before.max_fds > 0);
+    drop(shell);
+    let between = sampler.sample(&[], "none");
+    assert_eq!(
+        between,
+        [(
+            7,
+            Usage {
+                ..with_totals(None, &sampler.totals[&7])
+            }
+        )]
+    );
+    assert!(cpu(&between[0].1) >= cpu(&before) && between[0].1.processes == 0);
+    let shell = Shell::start();
+    let after = one(&mut sampler, shell.pid());
+    assert!(cpu(&after) >= cpu(&before) && after.processes == 1);
+    sampler.forget(7);
+    assert_eq!(sampler.sample(&[], "none"), []);
+}
+
+#[test]
+fn descendants_and_their_descriptors_count() {
+    let mut sampler = Sampler::default();
+    let mut shell = Shell::start();
+    let alone = one(&mut sampler, shell.pid());
+    shell.run("exec 7</dev/null 8</dev/null; setsid sleep 300 & sleep 300 & :");
+    let family = one(&mut sampler, shell.pid());
+    assert_eq!(
+        (family.processes, family.threads),
+        (alone.processes + 2, alone.threads + 2)
+    );
+    assert_eq!(family.open_fds, (alone.open_fds + 2) * 3);
+    shell.run("kill $(jobs -p)");
+}
+
+#[test]
+fn an_adopted_orphan_belongs_where_its_session_or_its_marker_says() {
+    nix::sys::prctl::set_child_subreaper(true).expect("subreaper");
+    let mut sampler = Sampler::default();
+    let mut shell = Shell::start();
+    let text = shell.run(
+        "(sleep 300 & echo $!); (ETERNAL_RUN=abc:7:1 setsid sleep 300 & echo $!); \
+         (setsid sleep 300 & echo $!)",
+    );
+    let pids: Vec<i32> = text
+        .lines()
+        .map(|line| line.parse().expect("pid"))
+        .collect();
+    // The subshells have ended when the shell answers; setsid has to have happened, too.
+    let settled = |pid: i32, apart: bool| {
+        Stat::read(pid).is_ok_and(|s| (s.session == pid) == apart && marked_run_or_none(pid))
+    };
+    let mut tries = 0;
+    while !(settled(pids[0], false) && settled(pids[1], true) && settled(pids[2], true)) {
+        tries += 1;
+        assert!(tries < 1_000_000, "the orphans settle");
+        std::thread::yield_now();
+    }
+    let usage = |sampler: &mut Sampler| sampler.sample(&[(7, shell.pid())], "abc")[0].1;
+    assert_eq!(
+        usage(&mut sampler).processes,
+        3,
+        "the shell, and two of three orphans"
+    );
+    for pid in pids {
+        let pid = nix::unistd::Pid::from_raw(pid);
+        nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL).expect("kill");
+        nix::sys::wait::waitpid(pid, None).expect("adopted");
+    }
+    assert_eq!(usage(&mut sampler).processes, 1);
+}
+
+/// Its program is `sleep` already, so its environment is final.
+fn marked_run_or_none(pid: i32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "sleep\n")
+}
+
+#[test]
+#[ignore = "a measurement, with a thousand processes"]
+fn a_thousand_families_take_milliseconds() {
+    let spawn = |_| Command::new("sleep").arg("300").spawn().expect("sleep");
+    let mut children: Vec<Child> = (0..1000).map(spawn).collect();
+    let roots: Vec<(u32, i32)> = children
+        .iter()
+        .enumerate()
+        .map(|(key, child)| (key as u32, child.id() as i32))
+        .collect();
+    let mut sampler = Sampler::default();
+    for _ in 0..5 {
+        let begun = std::time::Instant::now();
+        assert_eq!(sampler.sample(&roots, "none").len(), 1000);
+        eprintln!("1,000 families: {:?}", begun.elapsed());
+    }
+    for child in &mut children {
+        child.kill().expect("kill");
+        child.wait().expect("wait");
+    }
+}
