@@ -1,0 +1,3 @@
+//! Linux: what the daemon needs of the kernel. The only room with `unsafe`.
+
+pub mod logs;
