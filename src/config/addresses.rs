@@ -27,8 +27,12 @@ pub(super) fn listen(node: &Node, base: &Path) -> Read<Option<Listen>> {
         return Ok(Some(Listen::Tcp(address)));
     }
     let refuse = || Fault::new(node, "must be HOST:PORT, \"unix:/path\" or \"\"");
-    let (host, port) = text.rsplit_once(':').ok_or_else(|| refuse().help("the port is missing: \"127.0.0.1:10477\""))?;
-    let port: u16 = port.parse().map_err(|_| refuse().help("the port must be a number from 0 to 65535"))?;
+    let (host, port) = text
+        .rsplit_once(':')
+        .ok_or_else(|| refuse().help("the port is missing: \"127.0.0.1:10477\""))?;
+    let port: u16 = port
+        .parse()
+        .map_err(|_| refuse().help("the port must be a number from 0 to 65535"))?;
     match host {
         // Not resolved: what a name means may differ between the check and the start.
         "localhost" => Ok(Some(Listen::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)))),
@@ -48,7 +52,9 @@ pub(super) fn ready(node: &Node) -> Read<Ready> {
             "must be \"immediately\", \"notify\", \"tcp://HOST:PORT\", \"http://HOST:PORT/PATH\" or \"exec:COMMAND ARG…\"",
         )
     };
-    let Kind::Text(_) = node.kind else { return Err(refuse()) };
+    let Kind::Text(_) = node.kind else {
+        return Err(refuse());
+    };
     let text = text(node)?;
     match text.as_str() {
         "immediately" => return Ok(Ready::Immediately),
@@ -62,9 +68,13 @@ pub(super) fn ready(node: &Node) -> Read<Ready> {
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let path = if path.is_empty() { "/" } else { path };
         if path.contains(|c: char| c.is_whitespace() || c.is_control() || !c.is_ascii()) {
-            return Err(Fault::new(node, "must have a path without spaces").help("write other characters as %XX"));
+            return Err(Fault::new(node, "must have a path without spaces")
+                .help("write other characters as %XX"));
         }
-        return Ok(Ready::Http { authority: host_port(node, authority)?, path: path.to_owned() });
+        return Ok(Ready::Http {
+            authority: host_port(node, authority)?,
+            path: path.to_owned(),
+        });
     }
     if let Some(rest) = text.strip_prefix("exec:") {
         let words: Vec<String> = rest.split_whitespace().map(str::to_owned).collect();
@@ -94,17 +104,28 @@ pub(super) fn target(node: &Node) -> Read<Option<String>> {
 fn host_port(node: &Node, text: &str) -> Read<String> {
     const EXAMPLE: &str = "as in 127.0.0.1:3000, localhost:3000 or [::1]:3000";
     let refuse = |rule: &str| Fault::new(node, rule).help(EXAMPLE);
-    let (host, port) = text.rsplit_once(':').ok_or_else(|| refuse("must have a host and a port"))?;
+    let (host, port) = text
+        .rsplit_once(':')
+        .ok_or_else(|| refuse("must have a host and a port"))?;
     if !port.parse::<u16>().is_ok_and(|port| port > 0) {
         return Err(refuse("must have a port from 1 to 65535"));
     }
-    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let bracketed = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
     let valid = match bracketed {
         Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_')),
+        None => {
+            !host.is_empty()
+                && host
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+        }
     };
     if !valid {
-        return Err(refuse("must have a host name or an address before the port"));
+        return Err(refuse(
+            "must have a host name or an address before the port",
+        ));
     }
     Ok(text.to_owned())
 }
@@ -115,9 +136,19 @@ pub(super) fn endpoint(node: &Node) -> Read<Option<String>> {
     if text.is_empty() {
         return Ok(None);
     }
-    let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    let rest = text
+        .strip_prefix("http://")
+        .or_else(|| text.strip_prefix("https://"));
     match rest {
-        Some(rest) if !rest.is_empty() && !rest.starts_with('/') && !text.contains(char::is_whitespace) => Ok(Some(text)),
-        _ => Err(Fault::new(node, "must be a URL, or \"\"").help("as in \"http://127.0.0.1:4318\"")),
+        Some(rest)
+            if !rest.is_empty()
+                && !rest.starts_with('/')
+                && !text.contains(char::is_whitespace) =>
+        {
+            Ok(Some(text))
+        }
+        _ => {
+            Err(Fault::new(node, "must be a URL, or \"\"").help("as in \"http://127.0.0.1:4318\""))
+        }
     }
 }

@@ -18,9 +18,21 @@ const SHOWN: usize = 10;
 pub fn check(loaded: &Loaded) -> String {
     let config = &loaded.config;
     let mut text = String::new();
-    let from = config.file.as_ref().map_or_else(|| "no file".to_owned(), |file| file.display().to_string());
-    let instances: u64 = config.programs.iter().map(|program| u64::from(program.instances)).sum();
-    let _ = writeln!(text, "{from} is valid: {}, {}", plural(config.programs.len() as u64, "program"), plural(instances, "instance"));
+    let from = config
+        .file
+        .as_ref()
+        .map_or_else(|| "no file".to_owned(), |file| file.display().to_string());
+    let instances: u64 = config
+        .programs
+        .iter()
+        .map(|program| u64::from(program.instances))
+        .sum();
+    let _ = writeln!(
+        text,
+        "{from} is valid: {}, {}",
+        plural(config.programs.len() as u64, "program"),
+        plural(instances, "instance")
+    );
     for warning in &loaded.warnings {
         let _ = writeln!(text, "warning: {warning}");
     }
@@ -60,7 +72,11 @@ pub fn check_json(loaded: &Loaded) -> Value {
 }
 
 fn plural(count: u64, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+    if count == 1 {
+        format!("1 {what}")
+    } else {
+        format!("{count} {what}s")
+    }
 }
 
 /// Returns the give-up timeline of a program, a line each.
@@ -70,7 +86,13 @@ fn lines(program: &Program) -> Vec<String> {
     let mut lines: Vec<String> = timeline
         .crashes
         .iter()
-        .filter_map(|step| Some(format!("crash at {}, restart after {}", seconds(step.at), spaced(step.restart_after?))))
+        .filter_map(|step| {
+            Some(format!(
+                "crash at {}, restart after {}",
+                seconds(step.at),
+                spaced(step.restart_after?)
+            ))
+        })
         .collect();
     if lines.len() > SHOWN {
         let more = lines.len() - SHOWN;
@@ -78,7 +100,12 @@ fn lines(program: &Program) -> Vec<String> {
         lines.push(format!("… and {more} more"));
     }
     lines.extend(end(program, &timeline));
-    lines.extend(policy.max_restarts.map(|most| format!("at most {} in all; one more is a give-up", plural(most.into(), "automatic restart"))));
+    lines.extend(policy.max_restarts.map(|most| {
+        format!(
+            "at most {} in all; one more is a give-up",
+            plural(most.into(), "automatic restart")
+        )
+    }));
     lines.extend(timeline.never_trips_above.map(|above| {
         format!("a program that lives longer than {} each time never trips it; EternalProgramCrashLoopingSlow covers that", spaced(above))
     }));
@@ -91,12 +118,21 @@ fn end(program: &Program, timeline: &Timeline) -> Vec<String> {
         return vec!["never gives up".to_owned()];
     };
     if policy.restart == RestartMode::Never {
-        return vec![format!("crash at {}: failed, as restart = \"never\"", seconds(at))];
+        return vec![format!(
+            "crash at {}: failed, as restart = \"never\"",
+            seconds(at)
+        )];
     }
     match policy.on_crash_loop {
         OnCrashLoop::GiveUp => vec![format!("gives up at {}", seconds(at))],
         OnCrashLoop::Retry { after } => {
-            vec![format!("gives up at {}", seconds(at)), format!("tried again every {} after that, with the alert on", length(after))]
+            vec![
+                format!("gives up at {}", seconds(at)),
+                format!(
+                    "tried again every {} after that, with the alert on",
+                    length(after)
+                ),
+            ]
         }
     }
 }
@@ -107,5 +143,9 @@ fn seconds(at: Duration) -> String {
 }
 
 fn spaced(of: Duration) -> String {
-    if of.subsec_nanos() == 0 { format!("{} s", of.as_secs()) } else { format!("{:.3} s", of.as_secs_f64()) }
+    if of.subsec_nanos() == 0 {
+        format!("{} s", of.as_secs())
+    } else {
+        format!("{:.3} s", of.as_secs_f64())
+    }
 }

@@ -40,15 +40,23 @@ impl Diff {
     /// Returns whether nothing changed at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        *self == Self { unchanged: self.unchanged.clone(), ..Self::default() }
+        *self
+            == Self {
+                unchanged: self.unchanged.clone(),
+                ..Self::default()
+            }
     }
 }
 
 /// Compares two configurations.
 #[must_use]
 pub fn diff(old: &Config, new: &Config) -> Diff {
-    let mut diff = Diff { needs_daemon_restart: daemon_keys(old, new), ..Diff::default() };
-    let mut before: HashMap<&str, &Program> = old.programs.iter().map(|p| (p.name.as_str(), p)).collect();
+    let mut diff = Diff {
+        needs_daemon_restart: daemon_keys(old, new),
+        ..Diff::default()
+    };
+    let mut before: HashMap<&str, &Program> =
+        old.programs.iter().map(|p| (p.name.as_str(), p)).collect();
     for program in &new.programs {
         let name = || program.name.clone();
         let Some(was) = before.remove(program.name.as_str()) else {
@@ -56,17 +64,29 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
             continue;
         };
         if was.instances != program.instances {
-            diff.instances.push(InstancesChange { name: name(), old: was.instances, new: program.instances });
+            diff.instances.push(InstancesChange {
+                name: name(),
+                old: was.instances,
+                new: program.instances,
+            });
         }
         if !same_process(was, program) {
             diff.restarted.push(name());
-        } else if *was != (Program { instances: was.instances, ..program.clone() }) {
+        } else if *was
+            != (Program {
+                instances: was.instances,
+                ..program.clone()
+            })
+        {
             diff.updated.push(name());
         } else if was.instances == program.instances {
             diff.unchanged.push(name());
         }
     }
-    let gone = old.programs.iter().filter(|program| before.contains_key(program.name.as_str()));
+    let gone = old
+        .programs
+        .iter()
+        .filter(|program| before.contains_key(program.name.as_str()));
     diff.removed = gone.map(|program| program.name.clone()).collect();
     diff
 }
@@ -87,5 +107,7 @@ fn same_process(a: &Program, b: &Program) -> bool {
 fn daemon_keys(old: &Config, new: &Config) -> Vec<String> {
     let (old, new) = (effective::daemon_values(old), effective::daemon_values(new));
     let changed = old.iter().zip(&new).filter(|(a, b)| a.1 != b.1);
-    changed.map(|((key, _), _)| format!("{}.{}", key.section.table(), key.name)).collect()
+    changed
+        .map(|((key, _), _)| format!("{}.{}", key.section.table(), key.name))
+        .collect()
 }

@@ -36,11 +36,16 @@ pub fn effective(loaded: &Loaded) -> Vec<Setting> {
             table: key.section.table().to_owned(),
             key: key.name,
             value,
-            origin: loaded.origins.section(key.section.table(), key.name).clone(),
+            origin: loaded
+                .origins
+                .section(key.section.table(), key.name)
+                .clone(),
         })
         .collect();
     for program in &config.programs {
-        let keys = reference().iter().filter(|key| key.section == Section::Program);
+        let keys = reference()
+            .iter()
+            .filter(|key| key.section == Section::Program);
         settings.extend(keys.map(|key| Setting {
             table: format!("programs.{}", program.name),
             key: key.name,
@@ -90,7 +95,10 @@ pub fn hash(program: &Program) -> String {
         }
     };
     take(&program.name);
-    for key in reference().iter().filter(|key| key.section == Section::Program) {
+    for key in reference()
+        .iter()
+        .filter(|key| key.section == Section::Program)
+    {
         take(key.name);
         take(&program_value(program, key.name, Environment::Shown).unwrap_or_default());
     }
@@ -100,7 +108,9 @@ pub fn hash(program: &Program) -> String {
 
 /// Returns the values of the tables that are not programs.
 pub(super) fn daemon_values(config: &Config) -> Vec<(&'static Key, Option<String>)> {
-    let keys = reference().iter().filter(|key| key.section != Section::Program);
+    let keys = reference()
+        .iter()
+        .filter(|key| key.section != Section::Program);
     keys.map(|key| (key, daemon_value(config, key))).collect()
 }
 
@@ -124,7 +134,9 @@ fn daemon_value(config: &Config, key: &Key) -> Option<String> {
         (Section::Daemon, "log_level") => Some(string(level(daemon.log_level))),
         (Section::Daemon, "log_max_size") => Some(string(&size(daemon.log_max_size))),
         (Section::Daemon, "log_keep") => Some(daemon.log_keep.to_string()),
-        (Section::Daemon, "stats_interval") => Some(string(&length(daemon.stats_interval.unwrap_or_default()))),
+        (Section::Daemon, "stats_interval") => {
+            Some(string(&length(daemon.stats_interval.unwrap_or_default())))
+        }
         (Section::Daemon, "socket") => Some(path(&daemon.socket)),
         (Section::Daemon, "state_dir") => Some(path(&daemon.state_dir)),
         (Section::Metrics, "listen") => Some(string(&match &metrics.listen {
@@ -136,7 +148,9 @@ fn daemon_value(config: &Config, key: &Key) -> Option<String> {
         (Section::Metrics, "tls_cert") => metrics.tls_cert.as_deref().map(path),
         (Section::Metrics, "tls_key") => metrics.tls_key.as_deref().map(path),
         (Section::Metrics, "basic_auth_file") => metrics.basic_auth_file.as_deref().map(path),
-        (Section::Tracing, "otlp_endpoint") => Some(string(config.tracing.otlp_endpoint.as_deref().unwrap_or(""))),
+        (Section::Tracing, "otlp_endpoint") => Some(string(
+            config.tracing.otlp_endpoint.as_deref().unwrap_or(""),
+        )),
         _ => None,
     }
 }
@@ -194,7 +208,11 @@ fn policy_value(program: &Program, key: &str) -> Option<String> {
             RestartMode::OnFailure => "on-failure",
             RestartMode::Never => "never",
         })),
-        "max_restarts" => Some(policy.max_restarts.map_or_else(|| string("unlimited"), |most| most.to_string())),
+        "max_restarts" => Some(
+            policy
+                .max_restarts
+                .map_or_else(|| string("unlimited"), |most| most.to_string()),
+        ),
         "restart_delay" => time(policy.restart_delay),
         "restart_delay_max" => time(policy.restart_delay_max),
         "restart_jitter" => Some(format!("{:?}", policy.restart_jitter)),
@@ -220,23 +238,36 @@ fn policy_value(program: &Program, key: &str) -> Option<String> {
 
 fn environment(variables: &BTreeMap<String, String>, shown: Environment) -> String {
     let entries = variables.iter().map(|(name, value)| {
-        let value = if shown == Environment::Shown { value } else { "…" };
+        let value = if shown == Environment::Shown {
+            value
+        } else {
+            "…"
+        };
         format!("{} = {}", string(name), string(value))
     });
     inline(entries.collect())
 }
 
 fn inline(entries: Vec<String>) -> String {
-    if entries.is_empty() { "{}".to_owned() } else { format!("{{ {} }}", entries.join(", ")) }
+    if entries.is_empty() {
+        "{}".to_owned()
+    } else {
+        format!("{{ {} }}", entries.join(", "))
+    }
 }
 
 fn limits(limits: &BTreeMap<String, Limit>) -> String {
-    let bound = |value: Option<u64>| value.map_or_else(|| string("unlimited"), |value| value.to_string());
+    let bound =
+        |value: Option<u64>| value.map_or_else(|| string("unlimited"), |value| value.to_string());
     let entries = limits.iter().map(|(name, limit)| {
         if limit.soft == limit.hard {
             return format!("{name} = {}", bound(limit.soft));
         }
-        format!("{name} = {{ soft = {}, hard = {} }}", bound(limit.soft), bound(limit.hard))
+        format!(
+            "{name} = {{ soft = {}, hard = {} }}",
+            bound(limit.soft),
+            bound(limit.hard)
+        )
     });
     inline(entries.collect())
 }

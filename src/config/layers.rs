@@ -82,7 +82,11 @@ impl Gathering {
         self.next_layer();
         for key in schema::reference() {
             if let Ok(value) = DeValue::parse(key.default) {
-                self.set(key.section.table(), key.name, Node::from_toml(&value, &|_| Place::BuiltIn));
+                self.set(
+                    key.section.table(),
+                    key.name,
+                    Node::from_toml(&value, &|_| Place::BuiltIn),
+                );
             }
         }
     }
@@ -91,16 +95,34 @@ impl Gathering {
     pub(super) fn environment(&mut self, variables: &[(String, String)]) {
         self.next_layer();
         for (name, text) in variables {
-            let Some(rest) = name.strip_prefix("ETERNAL__") else { continue };
-            let place = Place::Variable { name: name.clone(), text: text.clone() };
+            let Some(rest) = name.strip_prefix("ETERNAL__") else {
+                continue;
+            };
+            let place = Place::Variable {
+                name: name.clone(),
+                text: text.clone(),
+            };
             match variable(rest) {
                 Ok(key) => match typed(key, text, &place) {
                     Ok(node) => self.set(key.section.table(), key.name, node),
-                    Err(problem) => self.problems.push(Problem { secret: key.name == "environment", ..problem }),
+                    Err(problem) => self.problems.push(Problem {
+                        secret: key.name == "environment",
+                        ..problem
+                    }),
                 },
                 Err(help) => {
                     let title = format!("the environment variable `{name}` names no key");
-                    self.problems.push(Problem::new(Place::Variable { name: name.clone(), text: "…".to_owned() }, title, "unknown").help(help));
+                    self.problems.push(
+                        Problem::new(
+                            Place::Variable {
+                                name: name.clone(),
+                                text: "…".to_owned(),
+                            },
+                            title,
+                            "unknown",
+                        )
+                        .help(help),
+                    );
                 }
             }
         }
@@ -114,13 +136,25 @@ impl Gathering {
         }
         let merged = builder.build()?.cache;
         let ValueKind::Table(tables) = merged.kind else {
-            return Err(ConfigError::Message("the layers merge to something that is not a table".to_owned()));
+            return Err(ConfigError::Message(
+                "the layers merge to something that is not a table".to_owned(),
+            ));
         };
-        Ok((Layers { nodes: self.nodes, tables, headers: self.headers }, self.problems))
+        Ok((
+            Layers {
+                nodes: self.nodes,
+                tables,
+                headers: self.headers,
+            },
+            self.problems,
+        ))
     }
 }
 
-fn keys_of<'a>(parent: &'a mut Map<String, Value>, name: &str) -> Option<&'a mut Map<String, Value>> {
+fn keys_of<'a>(
+    parent: &'a mut Map<String, Value>,
+    name: &str,
+) -> Option<&'a mut Map<String, Value>> {
     let table = parent
         .entry(name.to_owned())
         .or_insert_with(|| Value::new(None, ValueKind::Table(Map::new())));
@@ -134,47 +168,77 @@ fn keys_of<'a>(parent: &'a mut Map<String, Value>, name: &str) -> Option<&'a mut
 fn variable(rest: &str) -> Result<&'static Key, String> {
     let all = || {
         TABLES.iter().flat_map(|(table, section)| {
-            schema::names(*section).map(move |key| format!("{}__{}", table.to_uppercase(), key.to_uppercase()))
+            schema::names(*section)
+                .map(move |key| format!("{}__{}", table.to_uppercase(), key.to_uppercase()))
         })
     };
     let found = TABLES.iter().find_map(|(table, section)| {
-        let key = rest.strip_prefix(&table.to_uppercase())?.strip_prefix("__")?;
-        schema::reference().iter().find(|k| k.section == *section && k.name.to_uppercase() == key)
+        let key = rest
+            .strip_prefix(&table.to_uppercase())?
+            .strip_prefix("__")?;
+        schema::reference()
+            .iter()
+            .find(|k| k.section == *section && k.name.to_uppercase() == key)
     });
     if let Some(key) = found {
         return Ok(key);
     }
     if rest.starts_with("PROGRAMS__") {
-        return Err("programs are set in the file; ETERNAL__DEFAULTS__KEY sets what all of them share".to_owned());
+        return Err(
+            "programs are set in the file; ETERNAL__DEFAULTS__KEY sets what all of them share"
+                .to_owned(),
+        );
     }
     let names: Vec<String> = all().collect();
-    Err(did_you_mean(rest, names.iter().map(String::as_str)).map_or_else(
-        || "it is ETERNAL__SECTION__KEY, where SECTION is DAEMON, METRICS, TRACING or DEFAULTS".to_owned(),
-        |guess| format!("did you mean `ETERNAL__{guess}`?"),
-    ))
+    Err(
+        did_you_mean(rest, names.iter().map(String::as_str)).map_or_else(
+            || {
+                "it is ETERNAL__SECTION__KEY, where SECTION is DAEMON, METRICS, TRACING or DEFAULTS"
+                    .to_owned()
+            },
+            |guess| format!("did you mean `ETERNAL__{guess}`?"),
+        ),
+    )
 }
 
 /// Reads the text of a variable or a flag as the key's shape says.
 pub(super) fn typed(key: &Key, text: &str, place: &Place) -> Result<Node, Problem> {
-    let plain = || Node { place: place.clone(), kind: Kind::Text(text.to_owned()) };
+    let plain = || Node {
+        place: place.clone(),
+        kind: Kind::Text(text.to_owned()),
+    };
     match key.shape {
         Shape::Text => Ok(plain()),
-        Shape::Number => Ok(number(text).map_or_else(plain, |kind| Node { place: place.clone(), kind })),
-        Shape::Toml => DeValue::parse(text).map(|value| Node::from_toml(&value, &|_| place.clone())).map_err(|error| {
-            let title = format!("`{}.{}` is not a TOML value: {}", key.section.table(), key.name, one_line(error.message()));
-            let problem = Problem::new(place.clone(), title, "this value");
-            match key.default {
-                "" => problem.help("write an array, as [\"./server\", \"--port\", \"3000\"]"),
-                default => problem.help(format!("write it as in the file; its default is {default}")),
-            }
-        }),
+        Shape::Number => Ok(number(text).map_or_else(plain, |kind| Node {
+            place: place.clone(),
+            kind,
+        })),
+        Shape::Toml => DeValue::parse(text)
+            .map(|value| Node::from_toml(&value, &|_| place.clone()))
+            .map_err(|error| {
+                let title = format!(
+                    "`{}.{}` is not a TOML value: {}",
+                    key.section.table(),
+                    key.name,
+                    one_line(error.message())
+                );
+                let problem = Problem::new(place.clone(), title, "this value");
+                match key.default {
+                    "" => problem.help("write an array, as [\"./server\", \"--port\", \"3000\"]"),
+                    default => {
+                        problem.help(format!("write it as in the file; its default is {default}"))
+                    }
+                }
+            }),
     }
 }
 
 fn number(text: &str) -> Option<Kind> {
     let digits = text.starts_with(|c: char| c.is_ascii_digit() || c == '-' || c == '.');
     let integer = text.parse().ok().map(Kind::Integer);
-    integer.or_else(|| text.parse().ok().map(Kind::Float)).filter(|_| digits)
+    integer
+        .or_else(|| text.parse().ok().map(Kind::Float))
+        .filter(|_| digits)
 }
 
 /// Puts a message on one line.
@@ -200,7 +264,10 @@ pub(super) struct Keys<'a> {
 impl Layers {
     /// Returns the keys of `[table]`.
     pub(super) fn section(&self, table: &str) -> Keys<'_> {
-        Keys { nodes: &self.nodes, table: self.tables.get(table).and_then(as_table) }
+        Keys {
+            nodes: &self.nodes,
+            table: self.tables.get(table).and_then(as_table),
+        }
     }
 
     /// Returns every program in the order of the file: its name, where it begins and its keys.
@@ -208,7 +275,14 @@ impl Layers {
         let programs = self.tables.get("programs").and_then(as_table);
         programs.into_iter().flatten().map(|(name, value)| {
             let header = self.headers.get(name).cloned().unwrap_or(Place::Command);
-            (name.as_str(), header, Keys { nodes: &self.nodes, table: as_table(value) })
+            (
+                name.as_str(),
+                header,
+                Keys {
+                    nodes: &self.nodes,
+                    table: as_table(value),
+                },
+            )
         })
     }
 }
@@ -224,13 +298,18 @@ impl<'a> Keys<'a> {
 
     /// Returns the place of a key that somebody set.
     pub(super) fn explicit(&self, key: &str) -> Option<&'a Place> {
-        self.get(key).map(|node| &node.place).filter(|place| **place != Place::BuiltIn)
+        self.get(key)
+            .map(|node| &node.place)
+            .filter(|place| **place != Place::BuiltIn)
     }
 
     /// Returns every key that somebody set, with its place.
     pub(super) fn all_explicit(&self) -> impl Iterator<Item = (&'a str, &'a Place)> {
         let keys = *self;
-        self.table.into_iter().flatten().filter_map(move |(key, _)| Some((key.as_str(), keys.explicit(key)?)))
+        self.table
+            .into_iter()
+            .flatten()
+            .filter_map(move |(key, _)| Some((key.as_str(), keys.explicit(key)?)))
     }
 }
 
@@ -243,5 +322,8 @@ fn as_table(value: &Value) -> Option<&Map<String, Value>> {
 
 /// Returns the section whose table is called `name`.
 pub(super) fn section_called(name: &str) -> Option<Section> {
-    TABLES.iter().find(|(table, _)| *table == name).map(|(_, section)| *section)
+    TABLES
+        .iter()
+        .find(|(table, _)| *table == name)
+        .map(|(_, section)| *section)
 }

@@ -54,30 +54,46 @@ pub(super) enum Kind {
 
 impl Node {
     /// Converts a parsed TOML value; `place` says where a span of it is.
-    pub(super) fn from_toml(value: &Spanned<DeValue<'_>>, place: &dyn Fn(Range<usize>) -> Place) -> Self {
+    pub(super) fn from_toml(
+        value: &Spanned<DeValue<'_>>,
+        place: &dyn Fn(Range<usize>) -> Place,
+    ) -> Self {
         let kind = match value.get_ref() {
             DeValue::String(text) => Kind::Text(text.to_string()),
             DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix())
-                .map_or(Kind::Other("an integer of more than 64 bits"), Kind::Integer),
+                .map_or(
+                    Kind::Other("an integer of more than 64 bits"),
+                    Kind::Integer,
+                ),
             DeValue::Float(float) => float
                 .as_str()
                 .parse()
                 .map_or(Kind::Other("an unreadable number"), Kind::Float),
             DeValue::Boolean(truth) => Kind::Bool(*truth),
             DeValue::Datetime(_) => Kind::Other("a date or time"),
-            DeValue::Array(items) => {
-                Kind::Array(items.iter().map(|item| Self::from_toml(item, place)).collect())
-            }
+            DeValue::Array(items) => Kind::Array(
+                items
+                    .iter()
+                    .map(|item| Self::from_toml(item, place))
+                    .collect(),
+            ),
             DeValue::Table(table) => Kind::Table(
                 table
                     .iter()
                     .map(|(key, value)| {
-                        (key.get_ref().to_string(), place(key.span()), Self::from_toml(value, place))
+                        (
+                            key.get_ref().to_string(),
+                            place(key.span()),
+                            Self::from_toml(value, place),
+                        )
                     })
                     .collect(),
             ),
         };
-        Self { place: place(value.span()), kind }
+        Self {
+            place: place(value.span()),
+            kind,
+        }
     }
 
     /// Says what it is in a few words, for the text under a caret.

@@ -112,8 +112,13 @@ pub(super) struct Text {
 
 impl Text {
     pub(super) fn new(path: PathBuf, text: &str) -> Self {
-        let lines = std::iter::once(0).chain(memchr::memchr_iter(b'\n', text.as_bytes()).map(|at| at + 1));
-        Self { path, text: text.into(), lines: lines.collect() }
+        let lines =
+            std::iter::once(0).chain(memchr::memchr_iter(b'\n', text.as_bytes()).map(|at| at + 1));
+        Self {
+            path,
+            text: text.into(),
+            lines: lines.collect(),
+        }
     }
 
     /// Returns the number of the line that byte `at` is in, counted from 1.
@@ -126,10 +131,23 @@ impl Text {
         let at = span.start.min(self.text.len());
         let number = self.line(at);
         let start = self.lines.get(number - 1).copied().unwrap_or(0);
-        let end = self.lines.get(number).map_or(self.text.len(), |next| next - 1);
-        let line = self.text.get(start..end).unwrap_or("").trim_end_matches('\r');
+        let end = self
+            .lines
+            .get(number)
+            .map_or(self.text.len(), |next| next - 1);
+        let line = self
+            .text
+            .get(start..end)
+            .unwrap_or("")
+            .trim_end_matches('\r');
+        // A parser counts bytes and may stop inside a character; the renderer slices the text.
         let clamp = |at: usize| at.saturating_sub(start).min(line.len());
-        (number, line, clamp(at)..clamp(span.end))
+        let from = line.floor_char_boundary(clamp(at));
+        (
+            number,
+            line,
+            from..line.ceil_char_boundary(clamp(span.end)).max(from),
+        )
     }
 }
 
@@ -144,7 +162,11 @@ pub struct Problems {
 
 impl Problems {
     pub(super) fn new(list: Vec<Problem>, file: Option<Text>) -> Self {
-        Self { list, file, color: false }
+        Self {
+            list,
+            file,
+            color: false,
+        }
     }
 
     pub(super) fn one(title: impl Into<String>, help: Option<String>) -> Self {
@@ -230,7 +252,12 @@ impl Problems {
 }
 
 /// Shows a variable or a flag as it would be typed, with a caret under its value.
-fn assignment<'a>(group: Group<'a>, from: &'a str, (head, value): (String, &str), found: &'a str) -> Group<'a> {
+fn assignment<'a>(
+    group: Group<'a>,
+    from: &'a str,
+    (head, value): (String, &str),
+    found: &'a str,
+) -> Group<'a> {
     let value = value.lines().next().unwrap_or("");
     let span = head.len()..head.len() + value.len();
     group.element(
@@ -243,7 +270,11 @@ fn assignment<'a>(group: Group<'a>, from: &'a str, (head, value): (String, &str)
 
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let renderer = if self.color { Renderer::styled() } else { Renderer::plain() };
+        let renderer = if self.color {
+            Renderer::styled()
+        } else {
+            Renderer::plain()
+        };
         for (index, problem) in self.list.iter().enumerate() {
             if index > 0 {
                 f.write_str("\n\n")?;
@@ -260,12 +291,20 @@ impl fmt::Display for Problems {
 impl std::error::Error for Problems {}
 
 /// Returns the candidate that `word` was probably meant to be.
-pub(super) fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(super) fn did_you_mean<'a>(
+    word: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
     const ALIKE: f64 = 0.8;
     let word = word.to_ascii_lowercase().replace('-', "_");
     candidates
         .into_iter()
-        .map(|candidate| (strsim::jaro_winkler(&word, &candidate.to_ascii_lowercase().replace('-', "_")), candidate))
+        .map(|candidate| {
+            (
+                strsim::jaro_winkler(&word, &candidate.to_ascii_lowercase().replace('-', "_")),
+                candidate,
+            )
+        })
         .filter(|(likeness, _)| *likeness >= ALIKE)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, candidate)| candidate)

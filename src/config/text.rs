@@ -15,12 +15,20 @@ pub fn length(of: Duration) -> String {
         }
     }
     let nanos = of.subsec_nanos();
-    for (value, unit) in [(nanos / 1_000_000, "ms"), (nanos / 1_000 % 1_000, "us"), (nanos % 1_000, "ns")] {
+    for (value, unit) in [
+        (nanos / 1_000_000, "ms"),
+        (nanos / 1_000 % 1_000, "us"),
+        (nanos % 1_000, "ns"),
+    ] {
         if value > 0 {
             parts.push(format!("{value}{unit}"));
         }
     }
-    if parts.is_empty() { "0s".to_owned() } else { parts.join(" ") }
+    if parts.is_empty() {
+        "0s".to_owned()
+    } else {
+        parts.join(" ")
+    }
 }
 
 /// Writes a size in the largest unit that divides it.
@@ -29,7 +37,10 @@ pub(super) fn size(bytes: u64) -> String {
     UNITS
         .iter()
         .find(|(shift, _)| bytes > 0 && bytes.trailing_zeros() >= *shift)
-        .map_or_else(|| format!("{bytes}B"), |(shift, unit)| format!("{}{unit}", bytes >> shift))
+        .map_or_else(
+            || format!("{bytes}B"),
+            |(shift, unit)| format!("{}{unit}", bytes >> shift),
+        )
 }
 
 /// Writes a string as TOML.
@@ -39,5 +50,12 @@ pub(super) fn string(text: &str) -> String {
 
 /// Writes strings as a TOML array.
 pub(super) fn strings<'a>(items: impl IntoIterator<Item = &'a String>) -> String {
-    format!("[{}]", items.into_iter().map(|item| string(item)).collect::<Vec<_>>().join(", "))
+    format!(
+        "[{}]",
+        items
+            .into_iter()
+            .map(|item| string(item))
+            .collect::<Vec<_>>()
+            .join(", ")
+    )
 }
