@@ -1,0 +1,475 @@
+//! From one value as written to one value as meant, or the rule that it breaks.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::model::Limit;
+use super::node::{Kind, Node, quote};
+use super::problem::{Fault, did_you_mean};
+
+/// A hundred years: beyond it an addition to the clock may overflow.
+pub(super) const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+pub(super) type Read<T> = Result<T, Fault>;
+
+/// Reads a text without NUL bytes, which no system call takes.
+pub(super) fn text(node: &Node) -> Read<String> {
+    let Kind::Text(text) = &node.kind else {
+        return Err(Fault::new(node, "must be a string"));
+    };
+    if text.contains('\0') {
+        return Err(Fault::new(node, "must not contain a NUL byte"));
+    }
+    Ok(text.clone())
+}
+
+/// Reads a text of which the empty one means "none".
+pub(super) fn optional(node: &Node) -> Read<Option<String>> {
+    Ok(Some(text(node)?).filter(|text| !text.is_empty()))
+}
+
+/// Reads a user or a group: a name or a number.
+pub(super) fn account(node: &Node) -> Read<Option<String>> {
+    match node.kind {
+        Kind::Integer(id) if u32::try_from(id).is_ok_and(|id| id != u32::MAX) => {
+            Ok(Some(id.to_string()))
+        }
+        Kind::Integer(_) => Err(Fault::new(
+            node,
+            "must be a name, or a number from 0 to 4294967294",
+        )),
+        _ => optional(node),
+    }
+}
+
+pub(super) fn truth(node: &Node) -> Read<bool> {
+    match node.kind {
+        Kind::Bool(truth) => Ok(truth),
+        _ => Err(Fault::new(node, "must be true or false")),
+    }
+}
+
+/// Reads a whole number from `least` to `most`.
+pub(super) fn whole(node: &Node, least: i64, most: i64) -> Read<i64> {
+    match node.kind {
+        Kind::Integer(number) if (least..=most).contains(&number) => Ok(number),
+        _ => Err(Fault::new(
+            node,
+            format!("must be a whole number from {least} to {most}"),
+        )),
+    }
+}
+
+/// Reads a whole number from `least` up to what 32 bits hold.
+pub(super) fn count(node: &Node, least: u32) -> Read<u32> {
+    match node.kind {
+        Kind::Integer(number) if number >= i64::from(least) => u32::try_from(number)
+            .map_err(|_| Fault::new(node, format!("must be at most {}", u32::MAX))),
+        _ => Err(Fault::new(
+            node,
+            format!("must be a whole number, {least} or more"),
+        )),
+    }
+}
+
+/// Reads `"unlimited"` or a number.
+pub(super) fn count_or_unlimited(node: &Node) -> Read<Option<u32>> {
+    match &node.kind {
+        Kind::Text(word) if word == "unlimited" => Ok(None),
+        Kind::Integer(0..) => count(node, 0).map(Some),
+        _ => Err(Fault::new(
+            node,
+            "must be \"unlimited\" or a whole number, 0 or more",
+        )),
+    }
+}
+
+/// Reads a share, 0 to 1.
+pub(super) fn share(node: &Node) -> Read<f64> {
+    let number = match node.kind {
+        Kind::Float(number) => number,
+        Kind::Integer(0) => 0.0,
+        Kind::Integer(1) => 1.0,
+        _ => f64::NAN,
+    };
+    if (0.0..=1.0).contains(&number) {
+        return Ok(number.abs());
+    }
+    Err(Fault::new(node, "must be a number from 0 to 1"))
+}
+
+/// Reads one of a set of words.
+pub(super) fn word<T: Copy>(node: &Node, words: &[(&str, T)]) -> Read<T> {
+    let names = || words.iter().map(|(name, _)| *name);
+    let rule = || {
+        format!(
+            "must be one of {}",
+            names().map(quote).collect::<Vec<_>>().join(", ")
+        )
+    };
+    let Kind::Text(found) = &node.kind else {
+        return Err(Fault::new(node, rule()));
+    };
+    if let Some((_, value)) = words.iter().find(|(name, _)| name == found) {
+        return Ok(*value);
+    }
+    let fault = Fault::new(node, rule());
+    Err(match did_you_mean(found, names()) {
+        Some(guess) => fault.help(format!("did you mean {guess:?}?")),
+        None => fault,
+    })
+}
+
+/// Reads a length of time: `"250ms"`, `"1h 30m"`, or a number of seconds.
+pub(super) fn duration(node: &Node) -> Read<Duration> {
+    const EXAMPLES: &str = "write \"250ms\", \"1s\", \"5m\", \"1h 30m\", or a number of seconds";
+    let refuse = |rule: &str| Fault::new(node, rule).help(EXAMPLES);
+    let seconds = match &node.kind {
+        Kind::Integer(number) if *number < 0 => return Err(refuse("must not be negative")),
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "what is too large for a float is refused below"
+        )]
+        Kind::Integer(number) => *number as f64,
+        Kind::Float(number) if number.is_nan() => return Err(refuse("must be a length of time")),
+        Kind::Float(number) if number.is_sign_negative() && *number != 0.0 => {
+            return Err(refuse("must not be negative"));
+        }
+        Kind::Float(number) => number.abs(),
+        Kind::Text(text)
+            if text.trim_start().starts_with('-') || text.trim_end().ends_with("ago") =>
+        {
+            return Err(refuse("must not be negative"));
+        }
+        Kind::Text(text) => {
+            return friendly(text)
+                .ok_or_else(|| refuse("must be a length of time"))
+                .and_then(capped(node));
+        }
+        Kind::Bool(_) | Kind::Array(_) | Kind::Table(_) | Kind::Other(_) => {
+            return Err(refuse("must be a length of time"));
+        }
+    };
+    Duration::try_from_secs_f64(seconds).map_or_else(|_| capped(node)(Duration::MAX), capped(node))
+}
+
+/// Reads units, as `"1h 30m"`. Only letters, digits and dots: jiff also knows `"1:30"` and `"P1D"`,
+/// which are too easy to misread in a config.
+fn friendly(text: &str) -> Option<Duration> {
+    let plain = text
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | ' ' | 'µ'));
+    if !plain || !text.starts_with(|c: char| c.is_ascii_digit()) {
+        return None;
+    }
+    let days_in_hours = text.trim();
+    jiff::fmt::friendly::SpanParser::new()
+        .parse_unsigned_duration(days_in_hours)
+        .ok()
+        .or_else(|| calendar(days_in_hours))
+}
+
+/// Reads days and weeks, of 24 hours, which jiff leaves to a calendar.
+fn calendar(text: &str) -> Option<Duration> {
+    let span = jiff::fmt::friendly::SpanParser::new()
+        .parse_span(text)
+        .ok()?;
+    let signed = span
+        .to_duration(jiff::SpanRelativeTo::days_are_24_hours())
+        .ok()?;
+    Duration::try_from(signed).ok()
+}
+
+fn capped(node: &Node) -> impl Fn(Duration) -> Read<Duration> {
+    move |length| {
+        if length > LONGEST {
+            return Err(Fault::new(node, "must be at most 100 years"));
+        }
+        Ok(length)
+    }
+}
+
+/// Reads a length of time longer than zero.
+pub(super) fn positive_duration(node: &Node) -> Read<Duration> {
+    duration(node).and_then(|length| {
+        if length.is_zero() {
+            return Err(Fault::new(node, "must be longer than zero"));
+        }
+        Ok(length)
+    })
+}
+
+/// Reads a size: `"50MiB"`, or a number of bytes.
+pub(super) fn size(node: &Node) -> Read<u64> {
+    let refuse = || {
+        Fault::new(node, "must be a size, 1 byte or more")
+            .help("write \"50MiB\", \"500KB\", or a number of bytes")
+    };
+    let bytes = match &node.kind {
+        Kind::Integer(number) => u64::try_from(*number).ok(),
+        Kind::Text(text) => bytesize::ByteSize::from_str(text)
+            .ok()
+            .map(|size| size.as_u64()),
+        Kind::Float(_) | Kind::Bool(_) | Kind::Array(_) | Kind::Table(_) | Kind::Other(_) => None,
+    };
+    match bytes {
+        Some(bytes) if bytes > 0 && i64::try_from(bytes).is_ok() => Ok(bytes),
+        _ => Err(refuse()),
+    }
+}
+
+/// Reads a file mode creation mask.
+pub(super) fn umask(node: &Node) -> Read<u32> {
+    const RULE: &str = "must be an octal string such as \"022\", at most \"777\"";
+    match &node.kind {
+        Kind::Integer(_) => Err(Fault::new(node, RULE).help("TOML has no octal of this form: 022 is not a number in it and 22 is decimal; put it in quotes")),
+        Kind::Text(text) if !text.is_empty() && text.len() <= 5 && text.bytes().all(|b| b.is_ascii_digit()) => {
+            u32::from_str_radix(text, 8).ok().filter(|mask| *mask <= 0o777).ok_or_else(|| Fault::new(node, RULE))
+        }
+        _ => Err(Fault::new(node, RULE)),
+    }
+}
+
+/// Reads a signal: `"SIGTERM"`, `"TERM"` or 15.
+pub(super) fn signal(node: &Node) -> Read<i32> {
+    const LAST: i64 = 64;
+    const RULE: &str = "must be a signal: \"SIGTERM\", \"TERM\" or a number from 1 to 64";
+    match &node.kind {
+        Kind::Integer(number @ 1..=LAST) => {
+            i32::try_from(*number).map_err(|_| Fault::new(node, RULE))
+        }
+        Kind::Text(text) => {
+            let name = text.to_ascii_uppercase();
+            let name = if name.starts_with("SIG") {
+                name
+            } else {
+                format!("SIG{name}")
+            };
+            if let Ok(signal) = Signal::from_str(&name) {
+                return Ok(signal as i32);
+            }
+            let fault = Fault::new(node, RULE);
+            Err(
+                match did_you_mean(&name, Signal::iterator().map(Signal::as_str)) {
+                    Some(guess) => fault.help(format!("did you mean {guess:?}?")),
+                    None => fault,
+                },
+            )
+        }
+        _ => Err(Fault::new(node, RULE)),
+    }
+}
+
+fn items(node: &Node, rule: &str) -> Read<Vec<Node>> {
+    match &node.kind {
+        Kind::Array(items) => Ok(items.clone()),
+        _ => Err(Fault::new(node, rule)),
+    }
+}
+
+/// Reads exit codes.
+pub(super) fn codes(node: &Node) -> Read<Vec<i32>> {
+    let items = items(node, "must be an array of exit codes, as [0, 78]")?;
+    items
+        .iter()
+        .map(|item| match item.kind {
+            Kind::Integer(code @ 0..=255) => i32::try_from(code).map_err(|_| Fault::new(item, "")),
+            _ => Err(Fault::new(item, "must hold exit codes from 0 to 255")),
+        })
+        .collect()
+}
+
+/// Reads the names of other programs.
+pub(super) fn names(node: &Node) -> Read<Vec<String>> {
+    let items = items(node, "must be an array of program names, as [\"db\"]")?;
+    let mut names: Vec<String> = Vec::with_capacity(items.len());
+    for item in &items {
+        let name = text(item).map_err(|fault| Fault {
+            rule: "must hold program names".to_owned(),
+            ..fault
+        })?;
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+/// Reads a command line: words, the first of which is the program.
+pub(super) fn command(node: &Node) -> Read<Vec<String>> {
+    const RULE: &str = "must be an array of strings that is not empty";
+    if let Kind::Text(line) = &node.kind {
+        let words: Vec<String> = line
+            .split_whitespace()
+            .map(|word| format!("{word:?}"))
+            .collect();
+        let example = if words.is_empty() {
+            r#""./server", "--port", "3000""#.to_owned()
+        } else {
+            words.join(", ")
+        };
+        return Err(Fault::new(node, "must be an array of strings")
+            .help(format!("no shell: write it as an array, e.g. [{example}]")));
+    }
+    let items = items(node, RULE)?;
+    let words: Vec<String> = items
+        .iter()
+        .map(|item| match item.kind {
+            Kind::Text(_) => text(item),
+            _ => Err(Fault::new(item, "must hold strings only")
+                .help(format!("put it in quotes: \"{}\"", item.show()))),
+        })
+        .collect::<Read<_>>()?;
+    match words.first() {
+        None => Err(Fault {
+            found: "found an empty array".to_owned(),
+            ..Fault::new(node, RULE)
+        }),
+        Some(first) if first.is_empty() => Err(Fault::new(
+            &items[0],
+            "must begin with the name of a program",
+        )),
+        Some(_) => Ok(words),
+    }
+}
+
+/// Reads environment variables. Their values never appear in a message.
+pub(super) fn environment(node: &Node) -> Read<BTreeMap<String, String>> {
+    let Kind::Table(entries) = &node.kind else {
+        return Err(Fault::new(node, "must be a table, as { PORT = \"3000\" }").secret());
+    };
+    let mut variables = BTreeMap::new();
+    for (name, place, value) in entries {
+        if name.is_empty() || name.contains(['=', '\0']) {
+            let fault = Fault::new(
+                value,
+                format!(
+                    "has the name {} for a variable, which may not be empty or contain '=' or NUL",
+                    quote(name)
+                ),
+            )
+            .secret();
+            return Err(Fault {
+                place: place.clone(),
+                ..fault
+            });
+        }
+        let text = match &value.kind {
+            Kind::Text(text) if !text.contains('\0') => text.clone(),
+            Kind::Text(_) => {
+                return Err(Fault::new(value, format!("has a NUL byte in {name}")).secret());
+            }
+            Kind::Integer(number) => number.to_string(),
+            Kind::Bool(truth) => truth.to_string(),
+            Kind::Float(_) | Kind::Array(_) | Kind::Table(_) | Kind::Other(_) => {
+                return Err(Fault::new(
+                    value,
+                    format!("has a value for {name} that is not a string"),
+                )
+                .secret()
+                .help("put it in quotes"));
+            }
+        };
+        variables.insert(name.clone(), text);
+    }
+    Ok(variables)
+}
+
+/// The limits that Linux has, by their name without `RLIMIT_`.
+pub(super) const LIMITS: [&str; 16] = [
+    "as",
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
+];
+
+/// Reads resource limits.
+pub(super) fn limits(node: &Node) -> Read<BTreeMap<String, Limit>> {
+    let Kind::Table(entries) = &node.kind else {
+        return Err(Fault::new(node, "must be a table, as { nofile = 65536 }"));
+    };
+    let mut limits = BTreeMap::new();
+    for (name, place, value) in entries {
+        if !LIMITS.contains(&name.as_str()) {
+            let fault = Fault::new(value, format!("has no limit {}", quote(name)));
+            let help = did_you_mean(name, LIMITS).map_or_else(
+                || format!("the limits are {}", LIMITS.join(", ")),
+                |guess| format!("did you mean `{guess}`?"),
+            );
+            return Err(Fault {
+                place: place.clone(),
+                found: "unknown limit".to_owned(),
+                ..fault.help(help)
+            });
+        }
+        limits.insert(name.clone(), limit(name, value)?);
+    }
+    Ok(limits)
+}
+
+fn limit(name: &str, node: &Node) -> Read<Limit> {
+    let Kind::Table(parts) = &node.kind else {
+        return bound(name, node).map(|both| Limit {
+            soft: both,
+            hard: both,
+        });
+    };
+    let part = |which: &str| {
+        parts
+            .iter()
+            .find(|(key, _, _)| key == which)
+            .map(|(_, _, value)| value)
+    };
+    let (Some(soft), Some(hard), 2) = (part("soft"), part("hard"), parts.len()) else {
+        return Err(Fault::new(
+            node,
+            format!("takes exactly soft and hard in {name}, as {{ soft = 1024, hard = 65536 }}"),
+        ));
+    };
+    let limit = Limit {
+        soft: bound(name, soft)?,
+        hard: bound(name, hard)?,
+    };
+    if limit.soft.unwrap_or(u64::MAX) > limit.hard.unwrap_or(u64::MAX) {
+        return Err(Fault::new(
+            soft,
+            format!("has a soft limit above the hard one in {name}"),
+        ));
+    }
+    Ok(limit)
+}
+
+fn bound(name: &str, node: &Node) -> Read<Option<u64>> {
+    match &node.kind {
+        Kind::Text(word) if word == "unlimited" => Ok(None),
+        Kind::Integer(number @ 0..) => Ok(Some(number.unsigned_abs())),
+        _ => Err(Fault::new(
+            node,
+            format!("takes a whole number, \"unlimited\" or {{ soft, hard }} for {name}"),
+        )),
+    }
+}
+
+/// Makes a path absolute, without its `.` parts; `..` stays, as it may cross a link.
+pub(super) fn absolute(base: &Path, path: &str) -> PathBuf {
+    base.join(path)
+        .components()
+        .filter(|part| *part != Component::CurDir)
+        .collect()
+}
