@@ -13,4 +13,5 @@
 
 pub mod config;
 pub mod control;
+pub mod observe;
 pub mod supervision;
