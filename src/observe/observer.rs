@@ -146,9 +146,10 @@ impl Observer {
     /// its last output) as soon as what follows from the crash is known.
     pub fn record(&mut self, id: Id, event: &Event) -> Option<api::Crash> {
         let (now, at) = (Instant::now(), SystemTime::now());
-        let other = match event {
-            Event::Waiting { dependency } => self.display_name(*dependency),
-            _ => String::new(),
+        let other = if let Event::Waiting { dependency } = event {
+            self.display_name(*dependency)
+        } else {
+            String::new()
         };
         let record = self.records.get_mut(&id)?;
         self.changed.insert(id);
