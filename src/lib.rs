@@ -11,7 +11,11 @@
 //! supervision ─▶ std only
 //! ```
 
+pub mod api_server;
+pub mod cli;
 pub mod config;
 pub mod control;
+pub mod daemon;
+pub mod observe;
 pub mod os;
 pub mod supervision;

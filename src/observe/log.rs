@@ -1,0 +1,111 @@
+//! From `tracing` to log records: the one layer on the global registry.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tracing::field::{Field, Visit};
+use tracing::{Dispatch, Event, Level, Metadata, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::{Context, SubscriberExt};
+
+/// A line of the daemon's own log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogRecord {
+    /// The wall clock when it was said.
+    pub at: SystemTime,
+    /// How important it is.
+    pub level: Level,
+    /// How people call the replica it is about; `None` for the daemon's own.
+    pub program: Option<String>,
+    /// The sentence.
+    pub message: String,
+    /// What is in the sentence, for machines, in the order it was said.
+    pub fields: Vec<(&'static str, String)>,
+}
+
+/// Takes log records from any thread. It must never block.
+pub type Sink = Arc<dyn Fn(LogRecord) + Send + Sync>;
+
+/// Makes a dispatcher that hands what is at least as important as `level` to `sink`.
+#[must_use]
+pub fn dispatch(sink: Sink, level: Level) -> Dispatch {
+    Dispatch::new(tracing_subscriber::registry().with(Lines { sink, level }))
+}
+
+/// Makes [`dispatch`] the process's own: for every thread, once.
+///
+/// # Errors
+///
+/// When the process has one already.
+pub fn install(sink: Sink, level: Level) -> Result<(), tracing::dispatcher::SetGlobalDefaultError> {
+    tracing::dispatcher::set_global_default(dispatch(sink, level))
+}
+
+struct Lines {
+    sink: Sink,
+    level: Level,
+}
+
+impl<S: Subscriber> Layer<S> for Lines {
+    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
+        metadata.is_span() || *metadata.level() <= self.level
+    }
+
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut record = LogRecord {
+            at: SystemTime::now(),
+            level: *event.metadata().level(),
+            program: None,
+            message: String::new(),
+            fields: Vec::new(),
+        };
+        event.record(&mut Reading(&mut record));
+        (self.sink)(record);
+    }
+}
+
+struct Reading<'a>(&'a mut LogRecord);
+
+impl Visit for Reading<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        match field.name() {
+            "message" => value.clone_into(&mut self.0.message),
+            "program" => self.0.program = Some(value.to_owned()),
+            name => self.0.fields.push((name, value.to_owned())),
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.record_str(field, &format!("{value:?}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, PoisonError};
+
+    use super::*;
+
+    #[test]
+    fn an_event_becomes_a_record_and_what_is_below_the_level_does_not() {
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let ear = Arc::clone(&heard);
+        let sink: Sink = Arc::new(move |record| {
+            ear.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(record);
+        });
+        tracing::dispatcher::with_default(&dispatch(sink, Level::INFO), || {
+            let (pid, none) = (7, None::<i32>);
+            tracing::warn!(program = "web/1", pid, code = none, "exited: {}", "SIGKILL");
+            tracing::debug!("not wanted");
+        });
+        let heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+        assert_eq!(heard.len(), 1);
+        assert_eq!(heard[0].level, Level::WARN);
+        assert_eq!(heard[0].program.as_deref(), Some("web/1"));
+        assert_eq!(heard[0].message, "exited: SIGKILL");
+        assert_eq!(heard[0].fields, [("pid", "7".to_owned())]);
+    }
+}

@@ -1,0 +1,639 @@
+//! The observer: the one place that says what an event means.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::{broadcast, watch};
+use tracing::Level;
+
+use super::ledger::{LastExit, Ledger};
+use super::published::{Program, Published};
+use super::resources::{OwnSampler, Resources, Sampler};
+use super::telling::{Facts, Telling, tell};
+use super::{About, DaemonEvent, Identity, ProcessMetrics, Reader, statistics, text, why};
+use crate::control::api;
+use crate::supervision::{Cause, Event, Exit, Id, SpawnFailure, State, View};
+
+/// Followers of `/v1/events` that are this many events behind lose the oldest.
+const EVENTS_KEPT: usize = 256;
+
+/// What an observer is made of.
+pub struct Setup {
+    /// What does not change while the daemon lives.
+    pub identity: Identity,
+    /// Reads what programs use.
+    pub usage: Sampler,
+    /// Reads what the daemon itself uses.
+    pub own_usage: OwnSampler,
+}
+
+/// Turns events into counters, log lines, crash records and the published snapshot. Owned by the
+/// loop; log lines go through the `tracing` dispatcher of the calling thread ([`super::log`]).
+pub struct Observer {
+    records: BTreeMap<Id, Record>,
+    changed: BTreeSet<Id>,
+    draft: Published,
+    published: watch::Sender<Arc<Published>>,
+    events: broadcast::Sender<api::EventRecord>,
+    metrics: ProcessMetrics,
+    reader: Reader,
+}
+
+struct Record {
+    about: Arc<About>,
+    ledger: Ledger,
+    view: View,
+    shown: Arc<AtomicU64>,
+    /// A crash whose consequence is not known yet.
+    crash: Option<api::Crash>,
+    /// An end that a restart may follow: when it was seen, and the delays decided since.
+    pause: Option<(Instant, Duration)>,
+}
+
+impl Observer {
+    /// Makes one that knows no program.
+    ///
+    /// # Errors
+    ///
+    /// When the exporter of the process-wide metrics refuses its settings.
+    pub fn new(setup: Setup) -> Result<Self, metrics_exporter_prometheus::BuildError> {
+        let metrics = ProcessMetrics::new(&setup.identity)?;
+        let draft = Published::new(Arc::new(setup.identity));
+        let (published, receiver) = watch::channel(Arc::new(draft.clone()));
+        let resources = Arc::new(Resources::new(setup.usage));
+        Ok(Self {
+            records: BTreeMap::new(),
+            changed: BTreeSet::new(),
+            reader: Reader::new(receiver, resources, setup.own_usage, metrics.clone()),
+            draft,
+            published,
+            events: broadcast::channel(EVENTS_KEPT).0,
+            metrics,
+        })
+    }
+
+    /// Returns the snapshot that [`Self::publish`] updates.
+    #[must_use]
+    pub fn published(&self) -> watch::Receiver<Arc<Published>> {
+        self.published.subscribe()
+    }
+
+    /// Returns what makes a status, a page or a scrape of the snapshot, on any thread.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        self.reader.clone()
+    }
+
+    /// Returns the process-wide metrics.
+    #[must_use]
+    pub fn metrics(&self) -> ProcessMetrics {
+        self.metrics.clone()
+    }
+
+    /// Returns where every event is told, with the sentence of the log.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Sender<api::EventRecord> {
+        self.events.clone()
+    }
+
+    /// Begins to observe a replica, or learns that its configuration changed: counters stay.
+    pub fn add(&mut self, id: Id, about: About) {
+        let about = Arc::new(about);
+        self.changed.insert(id);
+        if let Some(record) = self.records.get_mut(&id) {
+            record.about = about;
+            return;
+        }
+        let record = Record {
+            about,
+            ledger: Ledger::default(),
+            view: unknown(),
+            shown: Arc::default(),
+            crash: None,
+            pause: None,
+        };
+        self.records.insert(id, record);
+    }
+
+    /// Forgets a replica: its series are gone at once.
+    pub fn remove(&mut self, id: Id) {
+        self.records.remove(&id);
+        self.publish([]);
+    }
+
+    /// Publishes how the programs that changed stand, with everything recorded since.
+    pub fn publish(&mut self, changed: impl IntoIterator<Item = (Id, View)>) {
+        for (id, view) in changed {
+            if let Some(record) = self.records.get_mut(&id) {
+                record.view = view;
+                self.changed.insert(id);
+            }
+        }
+        let now = (Instant::now(), SystemTime::now());
+        for id in std::mem::take(&mut self.changed) {
+            let program = self
+                .records
+                .get(&id)
+                .map(|record| Arc::new(record.program(id, now)));
+            self.draft.set(id, program);
+        }
+        self.published.send_replace(Arc::new(self.draft.clone()));
+    }
+
+    /// Records something that happened to a program. Returns a finished crash record (without
+    /// its last output) as soon as what follows from the crash is known.
+    pub fn record(&mut self, id: Id, event: &Event) -> Option<api::Crash> {
+        let (now, at) = (Instant::now(), SystemTime::now());
+        let other = if let Event::Waiting { dependency } = event {
+            self.display_name(*dependency)
+        } else {
+            String::new()
+        };
+        let record = self.records.get_mut(&id)?;
+        self.changed.insert(id);
+        let about = Arc::clone(&record.about);
+        let mut finished = None;
+        let mut verdict = |record: &mut Record, text: String| {
+            if let Some(mut crash) = record.crash.take() {
+                crash.verdict = text;
+                finished = Some(crash);
+            }
+        };
+        let (level, kind, message, facts) = match event {
+            Event::Waiting { dependency: _ } => {
+                record.pause = None;
+                (
+                    Level::INFO,
+                    "waiting",
+                    format!("waiting for {other} to be ready"),
+                    Facts::default(),
+                )
+            }
+            Event::Started { run, pid, cause } => {
+                verdict(record, "started again".to_owned());
+                record.started(*cause, now);
+                record.ledger.started_at = Some(at);
+                let facts = Facts {
+                    pid: Some(*pid),
+                    run: Some(run.0),
+                    cause: cause.map(Cause::label),
+                    ..Facts::default()
+                };
+                (Level::INFO, "started", started_sentence(*cause), facts)
+            }
+            Event::StartFailed {
+                run,
+                cause,
+                failure,
+            } => {
+                verdict(record, "started again".to_owned());
+                record.started(*cause, now);
+                record.start_failed(failure, now, at);
+                let facts = Facts {
+                    run: Some(run.0),
+                    reason: Some("spawn_error"),
+                    cause: cause.map(Cause::label),
+                    ..Facts::default()
+                };
+                (
+                    Level::WARN,
+                    "start_failed",
+                    format!("cannot be started: {failure}"),
+                    facts,
+                )
+            }
+            Event::StartDeferred { failure, delay } => {
+                record.delayed(*delay);
+                let message = format!(
+                    "start deferred: {failure}; next try in {}",
+                    text::duration(*delay)
+                );
+                (
+                    Level::WARN,
+                    "start_deferred",
+                    message,
+                    Facts {
+                        delay: Some(*delay),
+                        ..Facts::default()
+                    },
+                )
+            }
+            Event::Ready { run, took } => {
+                record.ledger.startup.observe(*took);
+                let facts = Facts {
+                    run: Some(run.0),
+                    took: Some(*took),
+                    ..Facts::default()
+                };
+                (
+                    Level::INFO,
+                    "ready",
+                    format!("ready after {}", text::duration(*took)),
+                    facts,
+                )
+            }
+            Event::StartTimedOut { run, after } => {
+                record.ledger.start_failures[crate::supervision::FailureKind::Timeout as usize] +=
+                    1;
+                let facts = Facts {
+                    run: Some(run.0),
+                    took: Some(*after),
+                    ..Facts::default()
+                };
+                (
+                    Level::WARN,
+                    "start_timed_out",
+                    format!("not ready within {}", text::duration(*after)),
+                    facts,
+                )
+            }
+            Event::Exited(exit) => {
+                record.exited(exit, now, at);
+                record.exit_line(exit)
+            }
+            Event::FamilyLeft { run } => (
+                Level::INFO,
+                "family_left",
+                "left processes behind, which are ended".to_owned(),
+                Facts {
+                    run: Some(run.0),
+                    ..Facts::default()
+                },
+            ),
+            Event::Stopping { run, reason } => (
+                Level::INFO,
+                "stopping",
+                format!("stopping: {reason}"),
+                Facts {
+                    run: Some(run.0),
+                    reason: Some(reason),
+                    ..Facts::default()
+                },
+            ),
+            Event::StopEscalated { run, after } => {
+                record.ledger.escalations += 1;
+                let message = format!("still there after {}: SIGKILL", text::duration(*after));
+                (
+                    Level::WARN,
+                    "stop_escalated",
+                    message,
+                    Facts {
+                        run: Some(run.0),
+                        took: Some(*after),
+                        ..Facts::default()
+                    },
+                )
+            }
+            Event::Unkillable { run, after } => {
+                let message = format!(
+                    "still there {} after SIGKILL: probably in uninterruptible sleep",
+                    text::duration(*after)
+                );
+                (
+                    Level::ERROR,
+                    "unkillable",
+                    message,
+                    Facts {
+                        run: Some(run.0),
+                        took: Some(*after),
+                        ..Facts::default()
+                    },
+                )
+            }
+            Event::Stopped { run, took } => {
+                verdict(record, "stopped".to_owned());
+                if run.is_some() {
+                    record.ledger.stop.observe(*took);
+                }
+                let facts = Facts {
+                    run: run.map(|run| run.0),
+                    took: Some(*took),
+                    ..Facts::default()
+                };
+                (
+                    Level::INFO,
+                    "stopped",
+                    format!("stopped after {}", text::duration(*took)),
+                    facts,
+                )
+            }
+            Event::BackingOff {
+                delay,
+                cause,
+                crashes_left,
+            } => {
+                record.delayed(*delay);
+                let sentence = format!("restart in {}", text::duration(*delay));
+                verdict(record, sentence.clone());
+                let message = format!(
+                    "{sentence} ({}), crashes left: {crashes_left}",
+                    cause.label()
+                );
+                let facts = Facts {
+                    cause: Some(cause.label()),
+                    delay: Some(*delay),
+                    ..Facts::default()
+                };
+                (Level::INFO, "backing_off", message, facts)
+            }
+            Event::GaveUp {
+                reason,
+                limit,
+                retry,
+            } => {
+                record.ledger.gave_up += 1;
+                let why = why::given_up(&about, reason, *limit);
+                record.ledger.given_up = Some(why.as_str().into());
+                let mut message = format!("gave up: {why}");
+                verdict(record, message.clone());
+                if let Some(retry) = retry {
+                    record.delayed(*retry);
+                    message = format!("{message}; tried again in {}", text::duration(*retry));
+                } else {
+                    record.pause = None;
+                }
+                (
+                    Level::ERROR,
+                    "gave_up",
+                    message,
+                    Facts {
+                        reason: Some(reason),
+                        delay: *retry,
+                        ..Facts::default()
+                    },
+                )
+            }
+            Event::Failed { reason } => {
+                verdict(record, format!("not started again: {reason}"));
+                (
+                    Level::ERROR,
+                    "failed",
+                    format!("failed: {reason}"),
+                    Facts {
+                        reason: Some(reason),
+                        ..Facts::default()
+                    },
+                )
+            }
+            Event::Completed { reason } => {
+                verdict(record, format!("not started again: {reason}"));
+                record.pause = None;
+                (
+                    Level::INFO,
+                    "completed",
+                    format!("completed: {reason}"),
+                    Facts {
+                        reason: Some(reason),
+                        ..Facts::default()
+                    },
+                )
+            }
+            Event::Removed => {
+                verdict(record, "removed from the config".to_owned());
+                (
+                    Level::INFO,
+                    "removed",
+                    "removed from the config".to_owned(),
+                    Facts::default(),
+                )
+            }
+        };
+        let telling = Telling {
+            level,
+            program: &about.display_name,
+            kind,
+            message,
+            facts,
+        };
+        tell(telling, at, &self.events);
+        finished
+    }
+
+    fn display_name(&self, id: Id) -> String {
+        self.records.get(&id).map_or_else(
+            || "another program".to_owned(),
+            |record| record.about.display_name.clone(),
+        )
+    }
+
+    /// Records something that happened to the daemon.
+    pub fn tell(&mut self, event: &DaemonEvent) {
+        let at = SystemTime::now();
+        let (level, kind, message) = match event {
+            DaemonEvent::Started { programs } => {
+                let version = &self.draft.identity.version;
+                let message = format!("eternal {version} started, programs: {programs}");
+                (Level::INFO, "daemon_started", message)
+            }
+            DaemonEvent::Ready => (
+                Level::INFO,
+                "daemon_ready",
+                "every program is ready".to_owned(),
+            ),
+            DaemonEvent::SignalReceived { name } => {
+                self.metrics.signal(name);
+                (Level::INFO, "signal", format!("{name} received"))
+            }
+            DaemonEvent::ReloadSucceeded { message } => {
+                self.reloaded(true, message, at);
+                (
+                    Level::INFO,
+                    "reloaded",
+                    format!("configuration reloaded: {message}"),
+                )
+            }
+            DaemonEvent::ReloadFailed { message } => {
+                self.reloaded(false, message, at);
+                (
+                    Level::ERROR,
+                    "reload_failed",
+                    format!("reload failed, nothing changed: {message}"),
+                )
+            }
+            DaemonEvent::OrphanReaped { pid } => {
+                self.metrics.orphan();
+                (
+                    Level::DEBUG,
+                    "orphan_reaped",
+                    format!("reaped orphan {pid}"),
+                )
+            }
+            DaemonEvent::SurvivorsFound { count } => {
+                let message =
+                    format!("an earlier daemon left processes behind: {count}; ending them");
+                (Level::WARN, "survivors_found", message)
+            }
+            DaemonEvent::SurvivorsEnded { count } => (
+                Level::INFO,
+                "survivors_ended",
+                format!("left-over processes ended: {count}"),
+            ),
+            DaemonEvent::Statistics => return statistics::log(&self.reader.status()),
+            DaemonEvent::Stopping { reason } => {
+                self.draft.stopping = true;
+                self.publish([]);
+                (
+                    Level::INFO,
+                    "daemon_stopping",
+                    format!("stopping: {reason}"),
+                )
+            }
+            DaemonEvent::Lingering { limit } => {
+                let limit = text::duration(*limit);
+                (
+                    Level::INFO,
+                    "lingering",
+                    format!("serving the final metrics for at most {limit}"),
+                )
+            }
+            DaemonEvent::Ended { code } => {
+                (Level::INFO, "daemon_ended", format!("ended with {code}"))
+            }
+            DaemonEvent::LogsReopened => (
+                Level::INFO,
+                "logs_reopened",
+                "log files reopened".to_owned(),
+            ),
+            DaemonEvent::LogTrouble { message } => (Level::WARN, "log_trouble", message.clone()),
+            DaemonEvent::Trouble { message } => (Level::WARN, "trouble", message.clone()),
+            DaemonEvent::LoopLag { late } => return self.metrics.lag(*late),
+            DaemonEvent::SpansDropped { count } => return self.metrics.spans_dropped(*count),
+        };
+        let telling = Telling {
+            level,
+            program: "",
+            kind,
+            message,
+            facts: Facts::default(),
+        };
+        tell(telling, at, &self.events);
+    }
+
+    fn reloaded(&mut self, successful: bool, message: &str, at: SystemTime) {
+        self.metrics.reload(successful, text::unix_seconds(at));
+        self.draft.last_reload = Some(Arc::new(api::ReloadStatus {
+            at: text::rfc3339(at),
+            successful,
+            message: message.to_owned(),
+        }));
+        self.publish([]);
+    }
+}
+
+type Line<'a> = (Level, &'static str, String, Facts<'a>);
+
+impl Record {
+    fn started(&mut self, cause: Option<Cause>, now: Instant) {
+        self.ledger.start(cause);
+        // One that came before its delay was over is a person's doing, and has no latency.
+        if let Some((since, delay)) = self.pause.take()
+            && cause.is_some()
+            && let Some(latency) = now.saturating_duration_since(since).checked_sub(delay)
+        {
+            self.ledger.restart_latency.observe(latency);
+        }
+    }
+
+    fn delayed(&mut self, by: Duration) {
+        if let Some((_, delay)) = &mut self.pause {
+            *delay += by;
+        }
+    }
+
+    fn start_failed(&mut self, failure: &SpawnFailure, now: Instant, at: SystemTime) {
+        self.ledger.start_failed(failure, at);
+        self.pause = Some((now, Duration::ZERO));
+        self.crash = self.crash_record(None);
+    }
+
+    fn exited(&mut self, exit: &Exit, now: Instant, at: SystemTime) {
+        self.ledger.exit(exit, at);
+        self.pause = Some((now, Duration::ZERO));
+        if exit.reason.is_crash() {
+            self.crash = self.crash_record(Some(exit.pid));
+        }
+    }
+
+    fn crash_record(&self, pid: Option<i32>) -> Option<api::Crash> {
+        let exit: &LastExit = self.ledger.last_exit.as_ref()?;
+        Some(api::Crash {
+            at: text::rfc3339(exit.at),
+            program: self.about.name.clone(),
+            replica: self.about.replica,
+            pid,
+            reason: exit.reason.label().to_owned(),
+            code: exit.code(),
+            signal: exit.signal(),
+            description: exit.description.to_string(),
+            ran_seconds: exit.ran.as_secs_f64(),
+            verdict: String::new(),
+            last_output: Vec::new(),
+        })
+    }
+
+    fn exit_line<'a>(&self, exit: &Exit) -> Line<'a> {
+        let how = self
+            .ledger
+            .last_exit
+            .as_ref()
+            .map_or("", |last| &*last.description);
+        let level = if exit.reason.is_crash() {
+            Level::WARN
+        } else {
+            Level::INFO
+        };
+        let facts = Facts {
+            pid: Some(exit.pid),
+            run: Some(exit.run.0),
+            reason: Some(exit.reason.label()),
+            code: exit.status.code(),
+            signal: exit.status.signal(),
+            took: Some(exit.ran),
+            ..Facts::default()
+        };
+        (
+            level,
+            "exited",
+            format!("exited: {how} after {}", text::duration(exit.ran)),
+            facts,
+        )
+    }
+
+    fn program(&self, id: Id, (now, wall): (Instant, SystemTime)) -> Program {
+        let due = matches!(self.view.state, State::Backoff | State::Failed);
+        let deadline = self.view.deadline.filter(|_| due);
+        Program {
+            id,
+            about: Arc::clone(&self.about),
+            view: self.view.clone(),
+            ledger: self.ledger.clone(),
+            next_start: deadline.map(|at| wall + at.saturating_duration_since(now)),
+            shown: Arc::clone(&self.shown),
+        }
+    }
+}
+
+fn started_sentence(cause: Option<Cause>) -> String {
+    match cause {
+        None => "started".to_owned(),
+        Some(cause) => format!("restarted ({})", cause.label()),
+    }
+}
+
+/// How a program stands before the loop has said anything about it.
+fn unknown() -> View {
+    View {
+        state: State::Stopped,
+        desired: false,
+        ready: false,
+        run: None,
+        ran: Duration::ZERO,
+        crashes: Vec::new(),
+        deadline: None,
+        backoff: None,
+        why: "not started yet",
+        waits_for: None,
+    }
+}
