@@ -2,6 +2,10 @@
 //!
 //! The raw file mirrors the contract's TOML and may hold any mistake; a `Config` holds none.
 
+mod load_stub;
+
+pub use load_stub::{FileChoice, Flags, Loaded, Problems, Sources, check, effective, load};
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
