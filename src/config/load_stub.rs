@@ -111,9 +111,21 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
         tls_key: None,
         basic_auth_file: None,
     };
-    let tracing = Tracing { otlp_endpoint: None };
-    let config = Config { file, base, daemon, metrics, tracing, programs: Vec::new() };
-    Ok(Loaded { config, warnings: Vec::new() })
+    let tracing = Tracing {
+        otlp_endpoint: None,
+    };
+    let config = Config {
+        file,
+        base,
+        daemon,
+        metrics,
+        tracing,
+        programs: Vec::new(),
+    };
+    Ok(Loaded {
+        config,
+        warnings: Vec::new(),
+    })
 }
 
 /// A summary.

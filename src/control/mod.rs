@@ -3,3 +3,4 @@
 //! HTTP/1.1 and JSON, so that `curl --unix-socket` works too.
 
 pub mod api;
+pub mod server;

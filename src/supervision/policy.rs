@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-
 /// When and whether a program is started again.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
