@@ -11,6 +11,7 @@
 //! supervision ─▶ std only
 //! ```
 
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod supervision;

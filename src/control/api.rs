@@ -101,6 +101,18 @@ pub struct ProgramStatus {
     pub command: Vec<String>,
 }
 
+impl ProgramStatus {
+    /// Whether a name people use means it: `web` for every replica, `web/1` for one.
+    #[must_use]
+    pub fn is_called(&self, name: &str) -> bool {
+        self.name == name
+            || self.display_name == name
+            || name.split_once('/').is_some_and(|(program, replica)| {
+                program == self.name && replica.parse() == Ok(self.replica)
+            })
+    }
+}
+
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LastExit {

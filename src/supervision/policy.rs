@@ -1,9 +1,7 @@
 //! Restart policy: what one program's history says about its next start.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::exit::ExitReason;
 
 /// When and whether a program is started again.
 #[derive(Clone, Debug, PartialEq)]

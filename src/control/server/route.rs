@@ -221,9 +221,11 @@ impl Desk {
 
     fn must_know(&self, name: &str) -> Result<(), Failure> {
         let status = (self.backend.status)();
-        let known =
-            |program: &api::ProgramStatus| program.name == name || program.display_name == name;
-        if status.programs.iter().any(known) {
+        if status
+            .programs
+            .iter()
+            .any(|program| program.is_called(name))
+        {
             return Ok(());
         }
         Err(Failure::not_found(format!("there is no program {name:?}")))
