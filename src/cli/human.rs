@@ -9,11 +9,6 @@ pub(super) fn duration(seconds: f64) -> String {
         return format!("{seconds:.1} s");
     }
     // Any time a process can have run fits.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "checked above"
-    )]
     let whole = seconds.round() as u64;
     let (days, hours) = (whole / 86_400, whole / 3_600 % 24);
     let (minutes, rest) = (whole / 60 % 60, whole % 60);
@@ -26,7 +21,6 @@ pub(super) fn duration(seconds: f64) -> String {
 
 /// Writes bytes as "512 B", "1.5 KiB", "12.3 MiB".
 pub(super) fn bytes(count: u64) -> String {
-    #[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]
     let mut value = count as f64;
     if count < 1024 {
         return format!("{count} B");

@@ -44,6 +44,10 @@ const NO_DAEMON: u8 = 3;
 
 /// What the command line asks for.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made once and taken apart at once"
+)]
 pub enum Invocation {
     /// Be the daemon.
     Run(RunArgs),
@@ -84,7 +88,17 @@ fn interpret(arguments: Arguments) -> Invocation {
             detached: run.detached,
         }),
         Word::ApiServer(server) => Invocation::ApiServer(server),
-        word => Invocation::Other(Box::new(Other { globals, word })),
+        word @ (Word::Start(_)
+        | Word::Stop { .. }
+        | Word::Restart { .. }
+        | Word::Status { .. }
+        | Word::Reload { .. }
+        | Word::Logs(_)
+        | Word::Crashes { .. }
+        | Word::Check { .. }
+        | Word::Config
+        | Word::Completions { .. }
+        | Word::Man) => Invocation::Other(Box::new(Other { globals, word })),
     }
 }
 

@@ -13,11 +13,13 @@ pub(super) async fn execute(
     output: &mut Output,
 ) -> Result<u8, Complaint> {
     let client = place::find(sources, output)?.client;
-    let reloaded = client.reload(restart).await.map_err(|error| match error {
+    let reloaded = match client.reload(restart).await {
         // The daemon's config is bad: the code of a configuration error.
-        ClientError::Refused { status: 422, error } => Complaint::new(USAGE, error),
-        error => Complaint::from(error),
-    })?;
+        Err(ClientError::Refused { status: 422, error }) => {
+            return Err(Complaint::new(USAGE, error));
+        }
+        answer => answer?,
+    };
     if output.is_json() {
         output.json(&reloaded)?;
     } else {

@@ -273,20 +273,19 @@ impl Client {
     }
 
     async fn connect(&self) -> Result<UnixStream, ClientError> {
-        let socket = self.socket.clone();
-        UnixStream::connect(&self.socket)
-            .await
-            .map_err(|source| match source.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
-                    ClientError::NoSocket { socket }
-                }
-                io::ErrorKind::ConnectionRefused => ClientError::NobodyListens { socket },
-                io::ErrorKind::PermissionDenied => ClientError::Forbidden {
-                    socket,
-                    reason: source.to_string(),
-                },
-                _ => ClientError::Connect { socket, source },
-            })
+        UnixStream::connect(&self.socket).await.map_err(|source| {
+            let (socket, kind) = (self.socket.clone(), source.kind());
+            if matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) {
+                ClientError::NoSocket { socket }
+            } else if kind == io::ErrorKind::ConnectionRefused {
+                ClientError::NobodyListens { socket }
+            } else if kind == io::ErrorKind::PermissionDenied {
+                let reason = source.to_string();
+                ClientError::Forbidden { socket, reason }
+            } else {
+                ClientError::Connect { socket, source }
+            }
+        })
     }
 }
 

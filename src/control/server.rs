@@ -106,15 +106,22 @@ pub struct LogQuery {
 /// Past lines, oldest first, and where the coming ones arrive if they are wanted.
 pub type Logs = (Vec<api::LogLine>, Option<mpsc::Receiver<api::LogLine>>);
 
+/// Returns the status of this moment.
+pub type AskStatus = Arc<dyn Fn() -> api::Status + Send + Sync>;
+/// Returns the crashes of one program or of all, oldest first.
+pub type AskCrashes = Arc<dyn Fn(Option<&str>) -> Vec<api::Crash> + Send + Sync>;
+/// Looks up captured lines.
+pub type AskLogs = Arc<dyn Fn(LogQuery) -> BoxFuture<Logs> + Send + Sync>;
+
 /// What the daemon lends to the server.
 #[derive(Clone)]
 pub struct Backend {
     /// Everything there is to know at this moment.
-    pub status: Arc<dyn Fn() -> api::Status + Send + Sync>,
+    pub status: AskStatus,
     /// The crash history, of one program or of all, oldest first.
-    pub crashes: Arc<dyn Fn(Option<&str>) -> Vec<api::Crash> + Send + Sync>,
+    pub crashes: AskCrashes,
     /// Captured lines.
-    pub logs: Arc<dyn Fn(LogQuery) -> BoxFuture<Logs> + Send + Sync>,
+    pub logs: AskLogs,
     /// Lifecycle events as they happen; every listener subscribes here.
     pub events: broadcast::Sender<api::EventRecord>,
     /// Orders for the loop.
