@@ -49,15 +49,23 @@ pub(super) fn launch(
 ) -> Result<u8, Complaint> {
     let executable = std::env::current_exe()
         .map_err(|error| Complaint::failed(format!("cannot tell our own executable: {error}")))?;
-    let mut daemon = Command::new(&executable)
+    let mut daemon = Command::new(&executable);
+    daemon
         .args(["run", "--detached"])
         .args(sources.to_arguments())
-        .current_dir(directory)
+        .current_dir(directory);
+    spawn_and_listen(daemon, output)
+}
+
+/// Starts the daemon and listens to its reports until one is an outcome or there are no more.
+fn spawn_and_listen(mut command: Command, output: &mut Output) -> Result<u8, Complaint> {
+    let mut daemon = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|error| {
-            Complaint::failed(format!("cannot start {}: {error}", executable.display()))
+            let program = command.get_program().display();
+            Complaint::failed(format!("cannot start {program}: {error}"))
         })?;
     let Some(reports) = daemon.stdout.take() else {
         return ended(daemon);
@@ -102,4 +110,44 @@ fn ended(mut daemon: Child) -> Result<u8, Complaint> {
         .code()
         .and_then(|code| u8::try_from(code).ok())
         .unwrap_or(FAILED))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lets a shell play the daemon.
+    fn start(script: &str) -> Result<u8, Complaint> {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script]);
+        spawn_and_listen(shell, &mut Output::new(false))
+    }
+
+    #[test]
+    fn a_good_outcome_is_believed_while_the_daemon_lives_on() {
+        let script = r#"echo '{"message":"web starts","outcome":null}'
+            echo '{"message":"started with pid 1","outcome":true}'; exec >&-; sleep 0.2; exit 9"#;
+        assert_eq!(start(script).expect("it started"), DONE);
+    }
+
+    #[test]
+    fn a_bad_outcome_is_a_failure_with_the_daemons_own_words() {
+        let script = r#"echo '{"message":"web: exit code 3","outcome":false}'"#;
+        let complaint = start(script).expect_err("it failed");
+        assert_eq!(
+            (complaint.code, complaint.message.as_deref()),
+            (FAILED, Some("web: exit code 3"))
+        );
+    }
+
+    #[test]
+    fn a_daemon_that_ends_without_an_outcome_lends_its_exit_code() {
+        assert_eq!(start("exit 2").expect("a code"), 2);
+        let complaint = start("kill -9 $$").expect_err("it was killed");
+        assert!(
+            complaint
+                .message
+                .is_some_and(|words| words.contains("signal 9"))
+        );
+    }
 }
