@@ -2,6 +2,8 @@
 
 mod fake_daemon;
 
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -149,7 +151,11 @@ fn start_without_names_leaves_a_running_daemon_alone() {
     let daemon = FakeDaemon::start();
     let socket = daemon.socket();
     let socket = socket.to_str().expect("UTF-8");
-    let (text, _) = expect(Path::new("/"), &["start", "--socket", socket, "--pid-file", "x"], 0);
+    let (text, _) = expect(
+        Path::new("/"),
+        &["start", "--socket", socket, "--pid-file", "x"],
+        0,
+    );
     assert!(text.starts_with("already running with pid "), "{text}");
 }
 
@@ -278,4 +284,43 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
         let gone = tokio::time::timeout(Duration::from_secs(10), gone).await;
         gone.expect("the server notices").expect("the server lives");
     });
+}
+
+#[test]
+fn another_user_is_turned_away_by_the_file_mode_and_then_by_the_server() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("needs root to become another user: not tested");
+        return;
+    }
+    let daemon = FakeDaemon::start();
+    let binary = daemon.directory().join("eternal");
+    std::fs::copy(env!("CARGO_BIN_EXE_eternal"), &binary).expect("a copy others can execute");
+    let open = |path: &std::path::Path, mode: u32| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("a mode");
+    };
+    open(daemon.directory(), 0o755);
+    let ask = || {
+        let output = Command::new(&binary)
+            .args(["status", "--socket"])
+            .arg(daemon.socket())
+            .current_dir("/")
+            .uid(65_534)
+            .gid(65_534)
+            .output()
+            .expect("it runs");
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    let (code, words) = ask();
+    assert_eq!(code, Some(4), "{words}");
+    assert!(words.contains("Permission denied"), "{words}");
+    open(&daemon.socket(), 0o666);
+    let (code, words) = ask();
+    assert_eq!(code, Some(4), "{words}");
+    assert!(
+        words.contains("uid 65534 may not control this daemon"),
+        "{words}"
+    );
 }

@@ -22,9 +22,10 @@ pub(super) struct Arguments {
     pub(super) word: Word,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed (also: gave up on a crash loop), 2 usage or \
-configuration error, 3 no daemon is running. `status` follows LSB: 0 running, 1 dead but the pid \
-file is there, 3 not running, 4 unknown.";
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 failed (also: gave up on a crash loop), 2 usage or configuration error,
+3 no daemon is running. `status` follows LSB: 0 running, 1 dead but the pid file is there,
+3 not running, 4 unknown.";
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct Globals {
@@ -48,16 +49,19 @@ pub(super) enum Word {
     /// Stop the daemon and all its programs, or only the programs named
     Stop {
         /// Programs, or replicas such as web/1
+        #[arg(value_name = "NAME")]
         names: Vec<String>,
     },
     /// Stop and start again the daemon, or only the programs named
     Restart {
         /// Programs, or replicas such as web/1
+        #[arg(value_name = "NAME")]
         names: Vec<String>,
     },
     /// Show how every program is, why, and what happens next
     Status {
         /// Programs, or replicas such as web/1
+        #[arg(value_name = "NAME")]
         names: Vec<String>,
         /// Keep showing it: every second on a terminal, else at every change
         #[arg(long, short)]
@@ -74,6 +78,7 @@ pub(super) enum Word {
     /// Show the crash history: when, why, how long it ran, last output
     Crashes {
         /// Programs
+        #[arg(value_name = "NAME")]
         names: Vec<String>,
     },
     /// Check a config and show when it would give up
@@ -102,25 +107,26 @@ pub(super) struct Run {
     #[arg(long, hide = true)]
     pub(super) detached: bool,
     /// Supervise this one command without a config file
-    #[arg(last = true, value_name = "CMD")]
+    #[arg(last = true, value_name = "CMD ARG")]
     pub(super) command: Vec<String>,
 }
 
 #[derive(Args, Debug)]
 pub(super) struct Start {
     /// Programs of the running daemon, or replicas such as web/1
-    #[arg(conflicts_with_all = ["Flags", "command"])]
+    #[arg(value_name = "NAME", conflicts_with_all = ["Flags", "command"])]
     pub(super) names: Vec<String>,
     #[command(flatten)]
     pub(super) flags: Flags,
     /// Supervise this one command without a config file
-    #[arg(last = true, value_name = "CMD")]
+    #[arg(last = true, value_name = "CMD ARG")]
     pub(super) command: Vec<String>,
 }
 
 #[derive(Args, Debug)]
 pub(super) struct Logs {
     /// Programs, or replicas such as web/1
+    #[arg(value_name = "NAME")]
     pub(super) names: Vec<String>,
     /// Keep showing lines as they come
     #[arg(long, short)]

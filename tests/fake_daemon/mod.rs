@@ -118,7 +118,7 @@ async fn pretend(
     sleeper: Arc<Mutex<Child>>,
     stop: watch::Sender<bool>,
 ) {
-    let mut waiting: Vec<(String, oneshot::Sender<Result<Done, Refusal>>)> = Vec::new();
+    let mut waiting = Vec::new();
     while let Some(command) = inbox.recv().await {
         match command {
             Command::Program {
@@ -136,28 +136,7 @@ async fn pretend(
                     kind: "ordered".to_owned(),
                     message: message.clone(),
                 });
-                let done = Done {
-                    ok: true,
-                    messages: vec![message.clone()],
-                };
-                let refuse = |refusal| Err(refusal);
-                let _ = match target.name.as_str() {
-                    "tortoise" => {
-                        waiting.push((message, reply));
-                        continue;
-                    }
-                    "broken" => reply.send(refuse(Refusal::Failed("broken: exit code 3".into()))),
-                    "web" | "hare" => reply.send(Ok(done)),
-                    _ => reply.send(refuse(Refusal::NotFound(format!("no {}", target.name)))),
-                };
-                if target.name == "hare" {
-                    for (message, reply) in waiting.drain(..) {
-                        let _ = reply.send(Ok(Done {
-                            ok: true,
-                            messages: vec![message],
-                        }));
-                    }
-                }
+                obey(&target.name, Order { message, reply }, &mut waiting);
             }
             Command::Reload {
                 restart: true,
@@ -185,11 +164,45 @@ async fn pretend(
     }
 }
 
+struct Order {
+    message: String,
+    reply: oneshot::Sender<Result<Done, Refusal>>,
+}
+
+impl Order {
+    fn done(self) {
+        let messages = vec![self.message];
+        let _ = self.reply.send(Ok(Done { ok: true, messages }));
+    }
+
+    fn refuse(self, refusal: Refusal) {
+        let _ = self.reply.send(Err(refusal));
+    }
+}
+
+fn obey(program: &str, order: Order, waiting: &mut Vec<Order>) {
+    match program {
+        "tortoise" => waiting.push(order),
+        "hare" => {
+            order.done();
+            waiting.drain(..).for_each(Order::done);
+        }
+        "web" => order.done(),
+        "broken" => order.refuse(Refusal::Failed("broken: exit code 3".to_owned())),
+        other => order.refuse(Refusal::NotFound(format!("no {other}"))),
+    }
+}
+
 fn logs(query: LogQuery, followers: watch::Sender<usize>) -> BoxFuture<Logs> {
     let line = |program: &str, number: usize| LogLine {
         at: format!("2026-11-23T00:00:{number:02}Z"),
         program: program.to_owned(),
-        stream: if number % 2 == 0 { "stderr" } else { "stdout" }.to_owned(),
+        stream: if number.is_multiple_of(2) {
+            "stderr"
+        } else {
+            "stdout"
+        }
+        .to_owned(),
         line: format!("line {number}"),
     };
     let program = query.program.unwrap_or_else(|| "web/0".to_owned());

@@ -355,3 +355,34 @@ fn server_sent(event: &api::EventRecord) -> Bytes {
     let data = serde_json::to_string(event).unwrap_or_default();
     Bytes::from(format!("event: {kind}\ndata: {data}\n\n"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_listener_that_is_too_slow_is_told_how_many_events_it_missed() {
+        let (events, listener) = broadcast::channel(2);
+        for number in 0..5 {
+            let record = api::EventRecord {
+                at: String::new(),
+                program: "web".to_owned(),
+                kind: "started\n".to_owned(),
+                message: format!("number {number}"),
+            };
+            events.send(record).expect("a listener");
+        }
+        drop(events);
+        let (_ending, watched) = watch::channel(false);
+        let (sender, mut pieces) = mpsc::channel(8);
+        pour_events(listener, sender, watched).await;
+        let mut text = String::new();
+        while let Some(piece) = pieces.recv().await {
+            text.push_str(std::str::from_utf8(&piece).expect("UTF-8"));
+        }
+        assert!(text.starts_with("event: missed\ndata: {"), "{text}");
+        assert!(text.contains("3 events were missed"), "{text}");
+        assert!(text.contains("event: started\ndata: {"), "{text}");
+        assert_eq!(text.matches("\n\n").count(), 3);
+    }
+}
