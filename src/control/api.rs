@@ -101,6 +101,18 @@ pub struct ProgramStatus {
     pub command: Vec<String>,
 }
 
+impl ProgramStatus {
+    /// Whether a name people use means it: `web` for every replica, `web/1` for one.
+    #[must_use]
+    pub fn is_called(&self, name: &str) -> bool {
+        self.name == name
+            || self.display_name == name
+            || name.split_once('/').is_some_and(|(program, replica)| {
+                program == self.name && replica.parse() == Ok(self.replica)
+            })
+    }
+}
+
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LastExit {
@@ -166,6 +178,26 @@ pub enum Verb {
     Restart,
 }
 
+impl Verb {
+    /// Returns its word in paths and on the command line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Restart => "restart",
+        }
+    }
+
+    /// Reads its word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Start, Self::Stop, Self::Restart]
+            .into_iter()
+            .find(|verb| verb.as_str() == word)
+    }
+}
+
 /// The answer to `POST /v1/programs/NAME/VERB`: sent when the order is carried out, or has failed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Done {
@@ -223,4 +255,14 @@ pub struct EventRecord {
     pub kind: String,
     /// The sentence of the log.
     pub message: String,
+}
+
+/// A line that a daemon starting in the background writes to its standard output, for the command
+/// that started it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// What happens at this moment, or how it ended.
+    pub message: String,
+    /// `None` while it goes on; then whether every program is up. Nothing follows an outcome.
+    pub outcome: Option<bool>,
 }

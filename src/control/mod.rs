@@ -3,3 +3,5 @@
 //! HTTP/1.1 and JSON, so that `curl --unix-socket` works too.
 
 pub mod api;
+pub mod client;
+pub mod server;

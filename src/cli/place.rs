@@ -1,0 +1,82 @@
+//! Where the daemon is: which socket and which pid file.
+
+use std::path::{Path, PathBuf};
+
+use super::arguments::{CONFIG_VARIABLE, SourcesArgs};
+use super::output::Output;
+use super::{Complaint, USAGE};
+use crate::config;
+use crate::control::client::Client;
+
+/// Where the daemon of a config is to be found.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) client: Client,
+    /// Unknown when the config cannot be loaded.
+    pub(super) pid_file: Option<PathBuf>,
+}
+
+/// Finds the daemon that these arguments mean. A config with mistakes must not keep anyone from
+/// stopping the daemon that runs with the one before, so its socket is enough.
+pub(super) fn find(sources: &SourcesArgs, output: &mut Output) -> Result<Place, Complaint> {
+    match load(sources) {
+        Ok(loaded) => Ok(Place {
+            client: Client::new(loaded.config.daemon.socket),
+            pid_file: Some(loaded.config.daemon.pid_file),
+        }),
+        Err(complaint) => {
+            let socket = socket_of_a_bad_config(sources).ok_or(complaint)?;
+            output.complain(
+                "the config has mistakes (`eternal check` shows them); only its socket is used",
+            );
+            Ok(Place {
+                client: Client::new(socket),
+                pid_file: None,
+            })
+        }
+    }
+}
+
+/// Loads the config; a bad one is a usage error with every problem.
+pub(super) fn load(sources: &SourcesArgs) -> Result<config::Loaded, Complaint> {
+    let directory = std::env::current_dir().map_err(|error| {
+        Complaint::failed(format!("cannot tell the current directory: {error}"))
+    })?;
+    load_in(sources, directory)
+}
+
+/// Loads the config as if started in a directory.
+pub(super) fn load_in(
+    sources: &SourcesArgs,
+    directory: PathBuf,
+) -> Result<config::Loaded, Complaint> {
+    let sources = sources
+        .sources_in(directory)
+        .map_err(|error| Complaint::failed(format!("cannot tell our own executable: {error}")))?;
+    config::load(&sources).map_err(|problems| Complaint::new(USAGE, problems.to_string()))
+}
+
+/// Reads nothing but the socket's path, as the config would: the flag, the variable, the file.
+fn socket_of_a_bad_config(sources: &SourcesArgs) -> Option<PathBuf> {
+    let directory = std::env::current_dir().ok()?;
+    if let Some(socket) = &sources.flags.socket {
+        return Some(directory.join(socket));
+    }
+    let file = sources
+        .config
+        .clone()
+        .or_else(|| std::env::var_os(CONFIG_VARIABLE).map(PathBuf::from))
+        .or_else(|| Some(PathBuf::from("eternal.toml")).filter(|path| path.exists()))
+        .unwrap_or_else(|| PathBuf::from("/etc/eternal/eternal.toml"));
+    let file = directory.join(file);
+    let base = file.parent().unwrap_or(Path::new("/"));
+    if let Some(socket) = std::env::var_os("ETERNAL__DAEMON__SOCKET") {
+        return Some(base.join(socket));
+    }
+    let table: toml::Table = std::fs::read_to_string(&file).ok()?.parse().ok()?;
+    let socket = table.get("daemon").and_then(|daemon| daemon.get("socket"));
+    match socket {
+        None => Some(base.join("daemon.sock")),
+        Some(socket) => socket.as_str().map(|socket| base.join(socket)),
+    }
+}

@@ -1,0 +1,55 @@
+//! `eternal reload`: the config again.
+
+use super::arguments::SourcesArgs;
+use super::output::Output;
+use super::{Complaint, DONE, USAGE, human, place};
+use crate::control::api::Reloaded;
+use crate::control::client::ClientError;
+
+/// Has the daemon read its config again and prints what it did.
+pub(super) async fn execute(
+    restart: bool,
+    sources: &SourcesArgs,
+    output: &mut Output,
+) -> Result<u8, Complaint> {
+    let client = place::find(sources, output)?.client;
+    let reloaded = match client.reload(restart).await {
+        // The daemon's config is bad: the code of a configuration error.
+        Err(ClientError::Refused { status: 422, error }) => {
+            return Err(Complaint::new(USAGE, error));
+        }
+        answer => answer?,
+    };
+    if output.is_json() {
+        output.json(&reloaded)?;
+    } else {
+        output.text(&render(&reloaded))?;
+    }
+    Ok(DONE)
+}
+
+fn render(reloaded: &Reloaded) -> String {
+    let mut text = String::new();
+    let lists = [
+        ("started", &reloaded.added),
+        ("stopped and removed", &reloaded.removed),
+        ("restarted", &reloaded.restarted),
+        ("policy changed", &reloaded.updated),
+    ];
+    for (what, names) in lists.into_iter().filter(|(_, names)| !names.is_empty()) {
+        text.push_str(&format!("{what}: {}\n", names.join(", ")));
+    }
+    if reloaded.unchanged > 0 || text.is_empty() {
+        text.push_str(&format!(
+            "unchanged: {}\n",
+            human::count(reloaded.unchanged, "program")
+        ));
+    }
+    if !reloaded.needs_daemon_restart.is_empty() {
+        let keys = reloaded.needs_daemon_restart.join(", ");
+        text.push_str(&format!(
+            "takes effect only after `eternal restart`: {keys}\n"
+        ));
+    }
+    text
+}

@@ -1,0 +1,77 @@
+//! Bodies: a whole JSON document, or lines as they come.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use http_body_util::{Either, Full};
+use hyper::body::{Bytes, Frame};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::{Response, StatusCode};
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use super::failure::Failure;
+
+/// What every answer carries.
+pub(super) type Body = Either<Full<Bytes>, Lines>;
+
+/// Pieces of a stream waiting to be written, at most; a slow reader slows the writer.
+const AHEAD: usize = 64;
+
+/// A body whose pieces come one by one and are flushed as they come.
+pub(super) struct Lines {
+    pieces: mpsc::Receiver<Bytes>,
+}
+
+impl hyper::body::Body for Lines {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        task: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.pieces
+            .poll_recv(task)
+            .map(|piece| piece.map(|bytes| Ok(Frame::data(bytes))))
+    }
+}
+
+/// Makes a streaming answer and the end its pieces are put into, which knows when the peer left.
+pub(super) fn stream(content_type: &'static str) -> (mpsc::Sender<Bytes>, Response<Body>) {
+    let (sender, pieces) = mpsc::channel(AHEAD);
+    let mut response = Response::new(Either::Right(Lines { pieces }));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    (sender, response)
+}
+
+/// Makes an answer of one JSON document, ended by a newline for those who read it with curl.
+pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response<Body> {
+    let mut text = match serde_json::to_vec(value) {
+        Ok(text) => text,
+        Err(error) => {
+            return Failure::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                format!("cannot write the answer as JSON: {error}"),
+            )
+            .into_response();
+        }
+    };
+    text.push(b'\n');
+    let mut response = Response::new(Either::Left(Full::new(Bytes::from(text))));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Writes a value as one line of JSON, newline included.
+pub(super) fn json_line(value: &impl Serialize) -> Bytes {
+    let mut line = serde_json::to_vec(value).unwrap_or_default();
+    line.push(b'\n');
+    Bytes::from(line)
+}
