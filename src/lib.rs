@@ -11,6 +11,7 @@
 //! supervision ─▶ std only
 //! ```
 
+pub mod api_server;
 pub mod config;
 pub mod control;
 pub mod supervision;
