@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use eternal::api_server::{Options, run};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use serde_json::Value;
 
@@ -133,6 +134,17 @@ impl Server {
         self.get("/health").json()
     }
 
+    /// Waits until so many requests are in progress, the one that asks included.
+    fn until_active(&self, requests: u64) {
+        let started = Instant::now();
+        while self.health()["requests"]["inProgress"] != requests {
+            assert!(
+                started.elapsed() < DEADLINE,
+                "{requests} requests were never active"
+            );
+        }
+    }
+
     fn signal(&self, signal: Signal) {
         kill(
             Pid::from_raw(i32::try_from(self.child.id()).expect("pid")),
@@ -154,14 +166,16 @@ impl Drop for Server {
 }
 
 fn wait(child: &mut Child) -> ExitStatus {
-    let started = Instant::now();
-    while started.elapsed() < DEADLINE {
-        if let Some(status) = child.try_wait().expect("wait") {
-            return status;
-        }
-        std::thread::yield_now();
-    }
-    panic!("the server did not end in {DEADLINE:?}");
+    let pid = Pid::from_raw(i32::try_from(child.id()).expect("pid"));
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let ended = waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
+        let _ = tell.send(ended);
+    });
+    told.recv_timeout(DEADLINE)
+        .expect("the server ends in time")
+        .expect("waitid");
+    child.wait().expect("wait")
 }
 
 fn line_with(output: &mut impl BufRead, text: &str) -> String {
@@ -600,7 +614,7 @@ fn sigterm_lets_an_active_request_finish_and_refuses_new_ones() {
     active
         .write_all(b"POST /chaos/slow?seconds=1 HTTP/1.1\r\nhost: t\r\n\r\n")
         .expect("send");
-    while server.health()["requests"]["inProgress"] != 2 {}
+    server.until_active(2);
     server.signal(Signal::SIGTERM);
     line_with(&mut server.output, "stopping on SIGTERM");
     assert!(
@@ -623,7 +637,7 @@ fn sigterm_cuts_off_what_takes_longer_than_two_seconds() {
     active
         .write_all(b"POST /chaos/slow?seconds=60 HTTP/1.1\r\nhost: t\r\n\r\n")
         .expect("send");
-    while server.health()["requests"]["inProgress"] != 2 {}
+    server.until_active(2);
     let started = Instant::now();
     server.signal(Signal::SIGTERM);
     assert_eq!(server.wait().code(), Some(0));
