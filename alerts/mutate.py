@@ -17,7 +17,7 @@ import tempfile
 import yaml
 
 HERE = pathlib.Path(__file__).resolve().parent
-TESTS = ["eternal.rules_test.yml", "availability.rules_test.yml"]
+TESTS = ["eternal.rules_test.yml", "availability.rules_test.yml", "availability_days.rules_test.yml"]
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
