@@ -9,6 +9,7 @@ mod world;
 
 use std::fs;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
 
 use eternal::os::children::News;
 use eternal::os::limits::Resource;
@@ -154,6 +155,8 @@ fn a_child_runs_as_its_user_and_enters_the_directory_as_that_user() {
             eprintln!("skipped: only root can switch users");
             return;
         }
+        let private = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(world.directory(), private).expect("a mode");
         let mut launch = world.launch(&["sleep", "1000"]);
         launch.user = Some("nobody".to_owned());
         let failure = world
