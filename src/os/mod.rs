@@ -12,6 +12,8 @@ mod family;
 pub mod launch;
 /// Resource limits, by name.
 pub mod limits;
+/// The first moments of a process, before it is the program.
+mod newborn;
 /// Processes by descriptor instead of by number.
 mod pidfd;
 /// The signals that the daemon itself obeys.
