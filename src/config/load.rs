@@ -192,7 +192,7 @@ impl Origins {
             Place::File(span) => file.map_or(Origin::BuiltIn, |text| {
                 Origin::File(text.path.clone(), text.line(span.start))
             }),
-            Place::Variable { name, .. } => Origin::Variable(name.clone()),
+            Place::Variable { name, .. } => Origin::Variable(name.to_string()),
             Place::Flag { name, .. } => Origin::Flag(name),
             Place::Command => Origin::Command,
         };
@@ -390,7 +390,7 @@ fn one_program(into: &mut Gathering, name: &str, command: &[String]) {
     if !file::is_program_name(name) {
         let place = Place::Flag {
             name: "--name",
-            text: name.to_owned(),
+            text: name.into(),
         };
         let problem = Problem::new(
             place,
@@ -427,7 +427,7 @@ fn flags(into: &mut Gathering, flags: &Flags, mode: &Mode) {
     if let (Some(name), Mode::File(text)) = (&flags.name, mode) {
         let place = Place::Flag {
             name: "--name",
-            text: name.clone(),
+            text: name.as_str().into(),
         };
         let problem = Problem::new(
             place,
@@ -443,12 +443,12 @@ fn flags(into: &mut Gathering, flags: &Flags, mode: &Mode) {
         };
         let place = Place::Flag {
             name: flag,
-            text: value.clone(),
+            text: value.as_str().into(),
         };
         let node = match typed(key, value, &place) {
             Ok(node) => node,
             Err(problem) => {
-                into.problems.push(problem);
+                into.problems.push(*problem);
                 continue;
             }
         };
