@@ -214,6 +214,17 @@ fn every_other_key_is_accepted() {
 }
 
 #[test]
+fn a_program_that_retries_takes_the_time_for_it_from_the_defaults() {
+    let config =
+        valid("[defaults]\nretry_after='9s'\n[programs.a]\ncommand=['x']\non_crash_loop='retry'");
+    let after = Duration::from_secs(9);
+    assert_eq!(
+        config.programs[0].policy.on_crash_loop,
+        eternal::supervision::OnCrashLoop::Retry { after }
+    );
+}
+
+#[test]
 fn flags_win_over_the_environment_and_that_over_the_file() {
     let place = Place::new();
     fs::write(

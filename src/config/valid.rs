@@ -140,18 +140,9 @@ pub(super) fn config(
             &mut valid.policy,
             reader.explicit("restart_delay_max").is_some(),
         );
-        if valid.command.is_empty()
-            && keys.get("command").is_none()
-            && defaults_keys.get("command").is_none()
-        {
-            let problem = Problem::new(
-                header,
-                format!("`programs.{name}` has no command"),
-                "this program",
-            );
-            problems.push(
-                problem.help("add, for example, command = [\"./server\", \"--port\", \"3000\"]"),
-            );
+        let written = keys.get("command").or(defaults_keys.get("command"));
+        if written.is_none() {
+            problems.push(no_command(name, header));
         }
         programs.push(valid);
     }
@@ -163,6 +154,12 @@ pub(super) fn config(
         tracing,
         programs,
     }
+}
+
+fn no_command(name: &str, header: Place) -> Problem {
+    let title = format!("`programs.{name}` has no command");
+    Problem::new(header, title, "this program")
+        .help("add, for example, command = [\"./server\", \"--port\", \"3000\"]")
 }
 
 fn daemon(r: &mut Reader<'_>) -> Daemon {
