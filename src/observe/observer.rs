@@ -134,6 +134,8 @@ impl Observer {
 
     /// Records something that happened to a program. Returns a finished crash record (without
     /// its last output) as soon as what follows from the crash is known.
+    ///
+    /// Long on purpose: one match, so that what an event means is read in one place.
     pub fn record(&mut self, id: Id, event: &Event) -> Option<api::Crash> {
         let (now, at) = (Instant::now(), SystemTime::now());
         let other = if let Event::Waiting { dependency } = event {
@@ -293,6 +295,7 @@ impl Observer {
             }
             Event::Stopped { run, took } => {
                 verdict(record, "stopped".to_owned());
+                record.pause = None;
                 if run.is_some() {
                     record.ledger.stop.observe(*took);
                 }
@@ -355,6 +358,10 @@ impl Observer {
                 )
             }
             Event::Failed { reason } => {
+                // After a give-up with a retry the pause goes on.
+                if record.ledger.given_up.is_none() {
+                    record.pause = None;
+                }
                 verdict(record, format!("not started again: {reason}"));
                 (
                     Level::ERROR,
