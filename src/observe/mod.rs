@@ -20,6 +20,7 @@ mod process_metrics;
 mod program_families;
 mod program_metrics;
 mod published;
+mod record;
 mod resources;
 mod statistics;
 mod status_page;
