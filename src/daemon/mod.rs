@@ -20,7 +20,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 
 use self::core::{Core, Inbox};
-use crate::config::{self, Config, Loaded, Sources};
+use crate::config::{Loaded, Sources};
 use crate::control::api::Progress;
 use crate::control::server::{self, Backend};
 use crate::observe::{self, App, CrashHistory, DaemonEvent, Identity, Observer, Setup};
@@ -67,7 +67,10 @@ pub fn run(start: Start) -> u8 {
         Ok(code) => code,
         Err(Refusal { message, code }) => {
             if detached {
-                progress::say(&Progress { message: message.clone(), outcome: Some(false) });
+                progress::say(&Progress {
+                    message: message.clone(),
+                    outcome: Some(false),
+                });
             } else {
                 eprintln!("eternal: {message}");
             }
@@ -91,7 +94,8 @@ fn prepare_and_run(start: Start) -> Result<u8, Refusal> {
     };
     let nofile = os::raise_nofile();
     let config = &start.loaded.config;
-    let pid_file = PidFile::acquire(&config.daemon.pid_file).map_err(|error| pid_file_refusal(&error))?;
+    let pid_file =
+        PidFile::acquire(&config.daemon.pid_file).map_err(|error| pid_file_refusal(&error))?;
     let listener = outside::listen(&config.metrics)?;
     let logs = outside::start_logs(config, start.detached)?;
     let control = server::bind(&config.daemon.socket).map_err(|error| refuse_plainly(1, &error))?;
@@ -105,7 +109,12 @@ fn prepare_and_run(start: Start) -> Result<u8, Refusal> {
         tracing::warn!("replaced a {}", pid_file.found());
     }
     let socket = config.daemon.socket.clone();
-    let open = Open { signals, listener, logs: logs.clone(), control };
+    let open = Open {
+        signals,
+        listener,
+        logs: logs.clone(),
+        control,
+    };
     let result = runtime.block_on(supervise(start, open));
     // The socket may be a newer daemon's only if the pid file was, and its lock is ours.
     let _ = std::fs::remove_file(&socket);
@@ -124,10 +133,14 @@ struct Open {
 
 async fn supervise(start: Start, open: Open) -> Result<u8, Refusal> {
     let systemd = Systemd::from_env();
-    let (journal, found) = Journal::open(&start.loaded.config.daemon.state_dir, |trouble| tracing::warn!("{trouble}"));
+    let (journal, found) = Journal::open(&start.loaded.config.daemon.state_dir, |trouble| {
+        tracing::warn!("{trouble}")
+    });
     let children = Children::new(&found.marker).map_err(|error| refuse_plainly(1, &error))?;
-    let notifications = NotifySocket::bind(&start.loaded.config.daemon.state_dir.join("notify.sock"))
-        .map_err(|error| refuse(1, "make the socket for READY=1", &error))?;
+    let notifications =
+        NotifySocket::bind(&start.loaded.config.daemon.state_dir.join("notify.sock"))
+            .or_else(|_| NotifySocket::bind_abstract())
+            .map_err(|error| refuse(1, "make the socket for READY=1", &error))?;
     let history = CrashHistory::load(found.crashes.join("\n").as_bytes());
     let scraping = open.listener.is_some();
     let observer = observe(&start, &found, scraping)?;
@@ -135,7 +148,11 @@ async fn supervise(start: Start, open: Open) -> Result<u8, Refusal> {
     let (commands, orders) = mpsc::channel(QUEUE);
     let (ping, pings) = mpsc::channel(QUEUE);
     let (probed, ready) = mpsc::channel(QUEUE);
-    let app = Arc::new(App::new(observer.reader(), observer.metrics(), outside::alive(ping)));
+    let app = Arc::new(App::new(
+        observer.reader(),
+        observer.metrics(),
+        outside::alive(ping),
+    ));
     let reader = observer.reader();
     let backend = Backend {
         status: Arc::new(move || reader.status()),
@@ -149,7 +166,13 @@ async fn supervise(start: Start, open: Open) -> Result<u8, Refusal> {
     };
     let metrics = open.listener.map(|listener| (listener, Arc::clone(&app)));
 
-    let mut inbox = Inbox { signals: open.signals, commands: orders, notifications, probed: ready, pings };
+    let mut inbox = Inbox {
+        signals: open.signals,
+        commands: orders,
+        notifications,
+        probed: ready,
+        pings,
+    };
     let config = start.loaded.config;
     let now = Instant::now();
     let mut core = Core {
@@ -174,10 +197,13 @@ async fn supervise(start: Start, open: Open) -> Result<u8, Refusal> {
     };
     end_survivors(&mut core, &found).await;
     core.populate()?;
-    let web = web::Web::start(metrics, open.control, backend).map_err(|error| refuse(1, "start serving HTTP", &error))?;
+    let web = web::Web::start(metrics, open.control, backend)
+        .map_err(|error| refuse(1, "start serving HTTP", &error))?;
     core.start_all();
     let outcome = core.run(&mut inbox).await;
-    let code = core.conclude(outcome, &mut inbox, scraping.then(|| app.scrapes())).await;
+    let code = core
+        .conclude(outcome, &mut inbox, scraping.then(|| app.scrapes()))
+        .await;
     core.orders.everything_is_gone();
     web.end();
     journal.flush(LAST_WORDS);
@@ -188,16 +214,27 @@ fn observe(start: &Start, found: &journal::Loaded, scraping: bool) -> Result<Obs
     let config = &start.loaded.config;
     let identity = Identity {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        revision: option_env!("ETERNAL_REVISION").unwrap_or_default().to_owned(),
+        revision: option_env!("ETERNAL_REVISION")
+            .unwrap_or_default()
+            .to_owned(),
         rustc: option_env!("ETERNAL_RUSTC").unwrap_or_default().to_owned(),
         arguments: start.arguments.clone(),
         directory: start.sources.directory.display().to_string(),
         config_file: config.file.as_ref().map(|file| file.display().to_string()),
-        metrics_address: config.metrics.listen.as_ref().filter(|_| scraping).map(outside::address),
+        metrics_address: config
+            .metrics
+            .listen
+            .as_ref()
+            .filter(|_| scraping)
+            .map(outside::address),
         since: Instant::now(),
         started_at: SystemTime::now(),
     };
-    let setup = Setup { identity, usage: outside::sampler(found.marker.clone()), own_usage: outside::own_sampler() };
+    let setup = Setup {
+        identity,
+        usage: outside::sampler(found.marker.clone()),
+        own_usage: outside::own_sampler(),
+    };
     Observer::new(setup).map_err(|error| refuse(1, "set up the metrics", &error))
 }
 
@@ -207,25 +244,40 @@ async fn end_survivors(core: &mut Core, found: &journal::Loaded) {
     if survivors.is_empty() {
         return;
     }
-    core.observer.tell(&DaemonEvent::SurvivorsFound { count: survivors.len() });
+    core.observer.tell(&DaemonEvent::SurvivorsFound {
+        count: survivors.len(),
+    });
     let mut by_program: BTreeMap<String, Vec<survivors::Survivor>> = BTreeMap::new();
     for survivor in survivors {
-        tracing::warn!(pid = survivor.identity.pid, "an earlier daemon left {}", survivor.name);
-        by_program.entry(survivor.name.clone()).or_default().push(survivor);
+        tracing::warn!(
+            pid = survivor.identity.pid(),
+            "an earlier daemon left {}",
+            survivor.name
+        );
+        by_program
+            .entry(survivor.name.clone())
+            .or_default()
+            .push(survivor);
     }
     let mut ended = 0;
     for (name, list) in by_program {
-        let program = core.config.programs.iter().find(|p| Some(p.name.as_str()) == name.split('/').next());
-        let (signal, grace) =
-            program.map_or((nix::libc::SIGTERM, Duration::from_secs(5)), |p| (p.stop_signal, p.policy.stop_timeout));
+        let program = core
+            .config
+            .programs
+            .iter()
+            .find(|p| Some(p.name.as_str()) == name.split('/').next());
+        let (signal, grace) = program.map_or((nix::libc::SIGTERM, Duration::from_secs(5)), |p| {
+            (p.stop_signal, p.policy.stop_timeout)
+        });
         let outcome = survivors::end(&found.marker, list, signal, grace).await;
         ended += outcome.terminated + outcome.killed;
         for left in outcome.left {
-            let message = format!("process {} of {name} outlives SIGKILL", left.identity.pid);
+            let message = format!("process {} of {name} outlives SIGKILL", left.identity.pid());
             core.observer.tell(&DaemonEvent::Trouble { message });
         }
     }
-    core.observer.tell(&DaemonEvent::SurvivorsEnded { count: ended });
+    core.observer
+        .tell(&DaemonEvent::SurvivorsEnded { count: ended });
 }
 
 impl Core {
@@ -234,7 +286,10 @@ impl Core {
         for program in self.config.programs.clone() {
             let program = Arc::new(program);
             for replica in 0..program.instances {
-                let slot = Slot { program: Arc::clone(&program), replica };
+                let slot = Slot {
+                    program: Arc::clone(&program),
+                    replica,
+                };
                 self.add(slot).map_err(|error| refuse_plainly(2, &error))?;
             }
         }
@@ -242,9 +297,18 @@ impl Core {
     }
 
     fn start_all(&mut self) {
-        self.observer.tell(&DaemonEvent::Started { programs: self.slots.len() });
-        let starting: Vec<_> = self.slots.iter().filter(|(_, slot)| slot.program.autostart).collect();
-        let starting: Vec<_> = starting.into_iter().map(|(id, slot)| (*id, slot.display_name())).collect();
+        self.observer.tell(&DaemonEvent::Started {
+            programs: self.slots.len(),
+        });
+        let starting: Vec<_> = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| slot.program.autostart)
+            .collect();
+        let starting: Vec<_> = starting
+            .into_iter()
+            .map(|(id, slot)| (*id, slot.display_name()))
+            .collect();
         for (id, name) in &starting {
             self.start_up.expect(*id, name.clone());
         }
@@ -285,19 +349,25 @@ impl Core {
 fn pid_file_refusal(error: &PidFileError) -> Refusal {
     match error {
         PidFileError::Held { .. } => refuse_plainly(1, error),
-        PidFileError::NotAFile { .. } | PidFileError::Contested { .. } | PidFileError::System { .. } => {
-            refuse_plainly(2, error)
-        }
+        PidFileError::NotAFile { .. }
+        | PidFileError::Contested { .. }
+        | PidFileError::System { .. } => refuse_plainly(2, error),
     }
 }
 
 /// An error that says itself what could not be done.
 fn refuse_plainly(code: u8, error: &dyn Error) -> Refusal {
-    Refusal { message: with_causes(error), code }
+    Refusal {
+        message: with_causes(error),
+        code,
+    }
 }
 
 fn refuse(code: u8, operation: &str, error: &(impl Display + ?Sized)) -> Refusal {
-    Refusal { message: format!("cannot {operation}: {error}"), code }
+    Refusal {
+        message: format!("cannot {operation}: {error}"),
+        code,
+    }
 }
 
 fn with_causes(error: &dyn Error) -> String {
@@ -308,20 +378,4 @@ fn with_causes(error: &dyn Error) -> String {
         cause = error.source();
     }
     text
-}
-
-/// The exit code for a config with mistakes.
-pub const BAD_CONFIG: u8 = 2;
-
-/// Loads the config of a daemon.
-///
-/// # Errors
-///
-/// Every problem of it.
-pub fn load(sources: &Sources) -> Result<Loaded, config::Problems> {
-    config::load(sources)
-}
-
-fn programs_up(config: &Config) -> usize {
-    config.programs.len()
 }

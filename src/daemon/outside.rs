@@ -25,7 +25,9 @@ use crate::os::session::{self, StandardError};
 ///
 /// When the address is taken or not ours: exit 2, before anything is started.
 pub(super) fn listen(metrics: &Metrics) -> Result<Option<Listener>, Refusal> {
-    let Some(listen) = &metrics.listen else { return Ok(None) };
+    let Some(listen) = &metrics.listen else {
+        return Ok(None);
+    };
     let operation = format!("listen on {} for /metrics", address(listen));
     let listener = match listen {
         Listen::Tcp(at) => TcpListener::bind(at).and_then(|listener| {
@@ -34,13 +36,18 @@ pub(super) fn listen(metrics: &Metrics) -> Result<Option<Listener>, Refusal> {
         }),
         Listen::Unix(path) => bind_unix(path).map(Listener::Unix),
     };
-    listener.map(Some).map_err(|error| match (error.kind(), listen) {
-        (io::ErrorKind::AddrInUse, Listen::Tcp(at)) => {
-            let hint = format!("{error}; `ss -ltnp 'sport = :{}'` shows which process holds it", at.port());
-            refuse(2, &operation, &hint)
-        }
-        _ => refuse(2, &operation, &error),
-    })
+    listener
+        .map(Some)
+        .map_err(|error| match (error.kind(), listen) {
+            (io::ErrorKind::AddrInUse, Listen::Tcp(at)) => {
+                let hint = format!(
+                    "{error}; `ss -ltnp 'sport = :{}'` shows which process holds it",
+                    at.port()
+                );
+                refuse(2, &operation, &hint)
+            }
+            _ => refuse(2, &operation, &error),
+        })
 }
 
 /// Replaces the socket of a daemon that is gone, never one where somebody answers.
@@ -50,8 +57,15 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     }
     if path.exists() {
         match UnixStream::connect(path) {
-            Ok(_) => return Err(io::Error::new(io::ErrorKind::AddrInUse, "somebody answers there")),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)?,
+            Ok(_) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::AddrInUse,
+                    "somebody answers there",
+                ));
+            }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                std::fs::remove_file(path)?
+            }
             Err(error) => return Err(error),
         }
     }
@@ -80,12 +94,19 @@ pub(super) fn start_logs(config: &Config, detached: bool) -> Result<Logs, Refusa
         max_size: daemon.log_max_size,
         keep: daemon.log_keep,
         json: daemon.log_format == LogFormat::Json,
-        stderr: if detached { Stderr::None } else { stderr_style(daemon.log_format) },
+        stderr: if detached {
+            Stderr::None
+        } else {
+            stderr_style(daemon.log_format)
+        },
         stderr_to: None,
     })
     .map_err(|error| refuse_plainly(2, &error))?;
     let sink = logs.clone();
-    let installed = log::install(Arc::new(move |record| sink.line(&to_line(record))), level(daemon.log_level));
+    let installed = log::install(
+        Arc::new(move |record| sink.line(&to_line(record))),
+        level(daemon.log_level),
+    );
     installed.map_err(|error| refuse(1, "install the log", &error))?;
     Ok(logs)
 }
@@ -120,8 +141,20 @@ fn to_line(record: LogRecord) -> Record {
         Level::DEBUG => logs::Level::Debug,
         Level::TRACE => logs::Level::Trace,
     };
-    let LogRecord { at, program, message, fields, .. } = record;
-    Record { level, at, program, message, fields }
+    let LogRecord {
+        at,
+        program,
+        message,
+        fields,
+        ..
+    } = record;
+    Record {
+        level,
+        at,
+        program,
+        message,
+        fields,
+    }
 }
 
 /// What children inherit: our environment without what systemd meant for us alone.
@@ -148,7 +181,10 @@ pub(super) fn sampler(marker: String) -> Sampler {
         let mut sampler = sampler.lock().unwrap_or_else(PoisonError::into_inner);
         let found = sampler.sample(roots, &marker);
         let mut by_key: std::collections::HashMap<u32, procfs::Usage> = found.into_iter().collect();
-        roots.iter().map(|(key, _)| by_key.remove(key).map(to_usage)).collect()
+        roots
+            .iter()
+            .map(|(key, _)| by_key.remove(key).map(to_usage))
+            .collect()
     })
 }
 
@@ -166,4 +202,22 @@ fn to_usage(usage: procfs::Usage) -> Usage {
         written_bytes: usage.written_bytes,
         oom_kills: None,
     }
+}
+
+/// Reads what the daemon itself uses.
+pub(super) fn own_sampler() -> OwnSampler {
+    Arc::new(|| {
+        let own = procfs::daemon_usage().ok()?;
+        Some(Usage {
+            // The kernel's split is of no interest here: process_cpu_seconds_total is the sum.
+            cpu_user_seconds: own.cpu_seconds,
+            resident_bytes: own.resident_bytes,
+            virtual_bytes: own.virtual_bytes,
+            open_fds: own.open_fds,
+            max_fds: own.max_fds,
+            threads: own.threads,
+            processes: 1,
+            ..Usage::default()
+        })
+    })
 }

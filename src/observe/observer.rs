@@ -81,6 +81,15 @@ impl Observer {
         self.metrics.clone()
     }
 
+    /// Why a program is in its state, in a sentence, as published; empty for an unknown one.
+    #[must_use]
+    pub fn why(&self, id: Id) -> String {
+        self.draft
+            .program(id)
+            .map(|program| why::why(program, &self.draft))
+            .unwrap_or_default()
+    }
+
     /// Returns where every event is told, with the sentence of the log.
     #[must_use]
     pub fn events(&self) -> broadcast::Sender<api::EventRecord> {
