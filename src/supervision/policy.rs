@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+
 /// When and whether a program is started again.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
