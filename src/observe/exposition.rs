@@ -1,7 +1,7 @@
 //! One exposition of both sides: the collector's families and the facade's, merged by name.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,8 @@ use crate::supervision::State;
 
 /// The content type of `/metrics`.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+const BLOCK: usize = 64 * 1024;
 
 /// Makes a status or an exposition of the published snapshot, on any thread. A handle.
 #[derive(Clone)]
@@ -77,9 +79,14 @@ impl Reader {
             self.write_exposition(&mut text)?;
             return Ok(text);
         }
-        let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
-        self.write_exposition(&mut packed)?;
-        packed.finish()
+        // The encoder writes a few bytes at a time; deflate wants them by the block.
+        let packed = GzEncoder::new(Vec::new(), Compression::fast());
+        let mut blocks = BufWriter::with_capacity(BLOCK, packed);
+        self.write_exposition(&mut blocks)?;
+        blocks
+            .into_inner()
+            .map_err(io::IntoInnerError::into_error)?
+            .finish()
     }
 
     fn write_exposition(&self, out: &mut impl Write) -> io::Result<()> {
