@@ -133,14 +133,14 @@ fn descendants_and_their_descriptors_count() {
     let mut sampler = Sampler::default();
     let mut shell = Shell::start();
     let alone = one(&mut sampler, shell.pid());
-    shell.run("exec 7</dev/null 8</dev/null; setsid sleep 300 & sleep 300 & :");
+    shell.run("exec 7</dev/null 8</dev/null; setsid sleep 300 & far=$!; sleep 300 & near=$!");
     let family = one(&mut sampler, shell.pid());
     assert_eq!(
         (family.processes, family.threads),
         (alone.processes + 2, alone.threads + 2)
     );
     assert_eq!(family.open_fds, (alone.open_fds + 2) * 3);
-    shell.run("kill $(jobs -p)");
+    shell.run("kill $far $near");
 }
 
 #[test]
