@@ -116,9 +116,10 @@ impl World {
         })
     }
 
-    /// A session whose leader is gone keeps its number reserved as long as it has members.
+    /// A session whose leader is gone, or a zombie, keeps its number reserved as long as it has
+    /// members.
     fn no_leader(&self, id: i32) -> bool {
-        !self.stats.contains_key(&id)
+        !self.stats.get(&id).is_some_and(Stat::is_running)
     }
 
     /// Adds relatives, one generation at a time; false when there are no more.

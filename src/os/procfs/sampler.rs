@@ -27,7 +27,7 @@ pub struct Usage {
     pub virtual_bytes: u64,
     /// Of all processes together.
     pub open_fds: u64,
-    /// The limit of the main process alone; `u64::MAX` is unlimited, 0 unknown.
+    /// The limit of the main process alone, as it was when first seen (it is dear to read); `u64::MAX` is unlimited, 0 unknown.
     pub max_fds: u64,
     /// Of all processes together.
     pub threads: u64,
@@ -44,6 +44,8 @@ pub struct Usage {
 pub struct Sampler {
     known: HashMap<Process, Known>,
     totals: HashMap<u32, Account>,
+    /// Limits of main processes.
+    limits: HashMap<Process, u64>,
     skipped: u64,
 }
 
@@ -92,7 +94,8 @@ impl Sampler {
             let usage = usages.entry(key).or_default();
             let disk = self.add_gauges(usage, stat);
             if pass.roots.contains_key(&pid) {
-                usage.max_fds = max_fds(pid).unwrap_or(0);
+                let read = || max_fds(pid).unwrap_or(0);
+                usage.max_fds = *self.limits.entry(identity(stat)).or_insert_with(read);
             }
             let parent = pass.stats.get(&stat.parent).map(identity);
             seen.insert(identity(stat), known(key, parent, stat, disk));
@@ -100,6 +103,7 @@ impl Sampler {
         for (key, _) in roots {
             self.totals.entry(*key).or_default();
         }
+        self.limits.retain(|process, _| seen.contains_key(process));
         self.settle(seen);
         let mut answer: Vec<(u32, Usage)> = self
             .totals
