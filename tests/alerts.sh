@@ -23,7 +23,7 @@ install_tools() {
 
 check_rules() {
     promtool check rules --lint=all --lint-fatal eternal.rules.yml comparison.rules.yml
-    promtool test rules eternal.rules_test.yml availability.rules_test.yml availability_days.rules_test.yml comparison_test.yml
+    promtool test rules eternal.rules_test.yml hours.rules_test.yml days.rules_test.yml comparison_test.yml
 }
 
 # route RECEIVER LABEL=VALUE…: an alert with these labels goes there and nowhere else.
