@@ -268,7 +268,7 @@ impl Core {
             self.watchdog_due = self
                 .systemd
                 .watchdog_interval()
-                .map(|within| now + within / 2);
+                .map(|within| now + within);
         }
         let at = self.moment();
         self.fleet.tick(at, &mut self.out);

@@ -189,7 +189,7 @@ async fn supervise(start: Start, open: Open) -> Result<u8, Refusal> {
         reloads: reload::Reloads::new(start.sources),
         start_up: progress::StartUp::new(start.detached),
         crashes: crash_records::CrashRecords::new(history, journal.clone()),
-        watchdog_due: systemd.watchdog_interval().map(|within| now + within / 2),
+        watchdog_due: systemd.watchdog_interval().map(|within| now + within),
         statistics_due: config.daemon.stats_interval.map(|every| now + every),
         systemd,
         inherited: outside::inherited_environment(),
