@@ -9,7 +9,7 @@ use eternal::supervision::{
     Outbox, Outcome, Output, Policy, Request, RestartMode, Run, SpawnFailure, State, WaitStatus,
 };
 
-const SEEDS: u64 = 5_000;
+const SEEDS: u64 = 4_000;
 const STEPS: usize = 250;
 /// The machine's own bound between SIGKILL and its alarm, and a margin.
 const UNKILLABLE_AFTER: Duration = Duration::from_millis(5_001);

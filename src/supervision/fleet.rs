@@ -5,10 +5,10 @@ mod roll;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Instant;
 
+use self::roll::Roll;
 use super::program::Program;
 use super::vocabulary::{Cause, Event, Input, Moment, Order, State, View};
 use super::{Id, Outbox, Output, Policy};
-use roll::Roll;
 
 /// A replica of a program, as the fleet needs to know it.
 #[derive(Clone, Debug)]
