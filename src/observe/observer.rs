@@ -178,7 +178,7 @@ impl Observer {
                 record.ledger.started_at = Some(at);
                 let facts = Facts {
                     pid: Some(*pid),
-                    run: Some(run.0),
+                    run: Some(run.number()),
                     cause: cause.map(Cause::label),
                     ..Facts::default()
                 };
@@ -193,7 +193,7 @@ impl Observer {
                 record.started(*cause, now);
                 record.start_failed(failure, now, at);
                 let facts = Facts {
-                    run: Some(run.0),
+                    run: Some(run.number()),
                     reason: Some("spawn_error"),
                     cause: cause.map(Cause::label),
                     ..Facts::default()
@@ -224,7 +224,7 @@ impl Observer {
             Event::Ready { run, took } => {
                 record.ledger.startup.observe(*took);
                 let facts = Facts {
-                    run: Some(run.0),
+                    run: Some(run.number()),
                     took: Some(*took),
                     ..Facts::default()
                 };
@@ -238,7 +238,7 @@ impl Observer {
             Event::StartTimedOut { run, after } => {
                 record.ledger.start_failures[FailureKind::Timeout as usize] += 1;
                 let facts = Facts {
-                    run: Some(run.0),
+                    run: Some(run.number()),
                     took: Some(*after),
                     ..Facts::default()
                 };
@@ -258,7 +258,7 @@ impl Observer {
                 "family_left",
                 "left processes behind, which are ended".to_owned(),
                 Facts {
-                    run: Some(run.0),
+                    run: Some(run.number()),
                     ..Facts::default()
                 },
             ),
@@ -267,7 +267,7 @@ impl Observer {
                 "stopping",
                 format!("stopping: {reason}"),
                 Facts {
-                    run: Some(run.0),
+                    run: Some(run.number()),
                     reason: Some(reason),
                     ..Facts::default()
                 },
@@ -280,7 +280,7 @@ impl Observer {
                     "stop_escalated",
                     message,
                     Facts {
-                        run: Some(run.0),
+                        run: Some(run.number()),
                         took: Some(*after),
                         ..Facts::default()
                     },
@@ -296,7 +296,7 @@ impl Observer {
                     "unkillable",
                     message,
                     Facts {
-                        run: Some(run.0),
+                        run: Some(run.number()),
                         took: Some(*after),
                         ..Facts::default()
                     },
@@ -309,7 +309,7 @@ impl Observer {
                     record.ledger.stop.observe(*took);
                 }
                 let facts = Facts {
-                    run: run.map(|run| run.0),
+                    run: run.map(crate::supervision::Run::number),
                     took: Some(*took),
                     ..Facts::default()
                 };
