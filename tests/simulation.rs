@@ -622,6 +622,7 @@ impl World {
                 alive,
                 "the published run is the living one"
             );
+            assert_eq!(view.ran, book.ran, "every run's time is kept");
             assert_eq!(
                 view.state == State::Running,
                 book.is_ready,

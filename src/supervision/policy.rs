@@ -299,6 +299,12 @@ mod tests {
     }
 
     #[test]
+    fn by_default_nothing_is_gated_or_critical() {
+        let policy = Policy::default();
+        assert!(!policy.gated && !policy.critical);
+    }
+
+    #[test]
     fn a_stable_run_starts_the_delays_over_but_not_a_shorter_one() {
         let policy = Policy {
             crash_threshold: 100,
