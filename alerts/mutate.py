@@ -185,15 +185,16 @@ def main():
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         # A mutant that dies of the way it is tested proves nothing: the rules as they are have to survive.
         names = sorted({name for name, _, _ in chosen})
-        for name, alive in zip(names, pool.map(lambda n: survives((n, "", rules), tests, rules, True), names)):
-            if not alive:
+        for name, passed in zip(names, pool.map(lambda n: survives((n, "", rules), tests, rules, True), names)):
+            if not passed:
                 sys.exit(f"{name}: its tests fail without any change")
-        outcome = list(pool.map(lambda m: survives(m, tests, rules), chosen))
-    for (name, what, _), alive in zip(chosen, outcome):
-        if alive:
-            print(f"survived: {name}: {what}")
-    print(f"{len(chosen)} mutants, {len(chosen) - sum(outcome)} killed ({time.monotonic() - started:.0f} s)")
-    return 1 if any(outcome) else 0
+        alive = 0
+        for (name, what, _), survived in zip(chosen, pool.map(lambda m: survives(m, tests, rules), chosen)):
+            if survived:
+                alive += 1
+                print(f"survived: {name}: {what}", flush=True)
+    print(f"{len(chosen)} mutants, {len(chosen) - alive} killed ({time.monotonic() - started:.0f} s)")
+    return 1 if alive else 0
 
 
 if __name__ == "__main__":
