@@ -1,2 +1,82 @@
-//! x
-fn main() {}
+//! `eternal`: read the command line and hand over. The only place that ends the process.
+
+use std::process::ExitCode;
+
+use eternal::cli::{self, ApiServerArgs, Invocation, RunArgs};
+use eternal::daemon::{self, Start};
+use eternal::{api_server, config};
+
+/// The command line or the config is wrong.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    match cli::parse() {
+        Invocation::Run(arguments) => run(&arguments),
+        Invocation::ApiServer(arguments) => serve(arguments),
+        Invocation::Other(command) => cli::execute(*command),
+    }
+}
+
+fn run(arguments: &RunArgs) -> ExitCode {
+    let sources = match arguments.sources.sources() {
+        Ok(sources) => sources,
+        Err(error) => return complain(&format!("cannot tell where we are: {error}")),
+    };
+    match config::load(&sources) {
+        Ok(loaded) => {
+            let words = std::env::args_os()
+                .skip(1)
+                .map(|word| word.to_string_lossy().into_owned());
+            ExitCode::from(daemon::run(Start {
+                sources,
+                loaded,
+                detached: arguments.detached,
+                arguments: words.collect(),
+            }))
+        }
+        Err(problems) => complain(&problems.to_string()),
+    }
+}
+
+fn serve(arguments: ApiServerArgs) -> ExitCode {
+    match options(arguments) {
+        Ok(options) => api_server::run(options),
+        Err(problem) => complain(&problem),
+    }
+}
+
+fn options(arguments: ApiServerArgs) -> Result<api_server::Options, String> {
+    let mut options = api_server::Options {
+        listen: arguments.listen,
+        chaos: arguments.chaos,
+        ..Default::default()
+    };
+    match arguments.rate_limit.as_deref() {
+        None => {}
+        Some("off") => options.rate = None,
+        Some(rate) => {
+            options.rate = Some(
+                rate.parse()
+                    .map_err(|error| format!("--rate-limit {rate}: {error}"))?,
+            )
+        }
+    }
+    if let Some(burst) = arguments.burst {
+        options.burst = burst
+            .try_into()
+            .map_err(|_| "--burst 0: it must be at least 1".to_owned())?;
+    }
+    for proxy in &arguments.trusted_proxy {
+        options.trusted_proxies.push(
+            proxy
+                .parse()
+                .map_err(|error| format!("--trusted-proxy {proxy}: {error}"))?,
+        );
+    }
+    Ok(options)
+}
+
+fn complain(problem: &str) -> ExitCode {
+    eprintln!("eternal: {problem}");
+    ExitCode::from(USAGE)
+}

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use eternal::config::{
     Config, FileChoice, Flags, Loaded, Problems, Section, Sources, check, check_json, diff,
@@ -211,6 +211,17 @@ fn every_other_key_is_accepted() {
     );
     assert_eq!(config.programs[0].stop_signal, 2);
     assert_eq!(config.programs[0].environment["PORT"], "3000");
+}
+
+#[test]
+fn a_program_that_retries_takes_the_time_for_it_from_the_defaults() {
+    let config =
+        valid("[defaults]\nretry_after='9s'\n[programs.a]\ncommand=['x']\non_crash_loop='retry'");
+    let after = Duration::from_secs(9);
+    assert_eq!(
+        config.programs[0].policy.on_crash_loop,
+        eternal::supervision::OnCrashLoop::Retry { after }
+    );
 }
 
 #[test]
@@ -434,6 +445,14 @@ fn secrets_of_the_environment_are_never_shown() {
     assert!(!effective_toml(&loaded).contains("hunter2"));
 }
 
+/// The CPU time of this thread: the clock on the wall tells how busy the machine is.
+fn cpu_time() -> Duration {
+    let clock = nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID;
+    nix::time::clock_gettime(clock)
+        .expect("the clock is read")
+        .into()
+}
+
 #[test]
 fn ten_thousand_programs_load_in_two_seconds() {
     let mut text = String::from("[defaults]\nrestart = \"on-failure\"\n");
@@ -446,18 +465,18 @@ fn ten_thousand_programs_load_in_two_seconds() {
         text.push_str(&format!("[programs.p{n}]\ncommand = [\"/bin/true\", \"{n}\"]\nafter = [{after}]\nlog_file = \"logs/{n}.log\"\n"));
     }
     let place = Place::new();
-    let begin = Instant::now();
+    let begin = cpu_time();
     let loaded = place.load(&text).unwrap_or_else(|p| panic!("{p}"));
-    let took = begin.elapsed();
-    println!("10,000 programs loaded in {took:?}");
+    let took = cpu_time() - begin;
+    println!("10,000 programs loaded in {took:?} of CPU time");
     assert_eq!(loaded.config.programs.len(), 10_000);
     assert_eq!(
         loaded.config.programs[9_999].name, "p9999",
         "in the order of the file"
     );
     assert!(
-        took < Duration::from_secs(10),
-        "{took:?}: the target is 2 s on a quiet machine"
+        took < Duration::from_secs(6),
+        "{took:?}: it should be about one second"
     );
 }
 

@@ -387,6 +387,43 @@ fn a_crash_is_counted_told_and_recorded_with_its_verdict() {
 }
 
 #[test]
+fn restart_latency_leaves_the_delay_out_and_knows_only_restarts() {
+    let mut observer = observer();
+    observer.add(Id(0), about("web"));
+    let count = |observer: &mut Observer| {
+        observer.publish([]);
+        value(
+            &scrape(observer),
+            "eternal_program_restart_latency_seconds_count{program=\"web\",replica=\"0\"}",
+        )
+    };
+    let started = |cause| Event::Started {
+        run: Run(2),
+        pid: 1,
+        cause,
+    };
+    let wait = |delay| Event::BackingOff {
+        delay,
+        cause: Cause::Crash,
+        crashes_left: 4,
+    };
+    observer.record(Id(0), &started(None));
+    assert_eq!(
+        count(&mut observer),
+        Some(0.0),
+        "a first start is no restart"
+    );
+    observer.record(Id(0), &exit(ExitReason::ExitCode, 1));
+    observer.record(Id(0), &wait(Duration::ZERO));
+    observer.record(Id(0), &started(Some(Cause::Crash)));
+    assert_eq!(count(&mut observer), Some(1.0));
+    observer.record(Id(0), &exit(ExitReason::ExitCode, 1));
+    observer.record(Id(0), &wait(Duration::from_secs(3600)));
+    observer.record(Id(0), &started(Some(Cause::Operator)));
+    assert_eq!(count(&mut observer), Some(1.0), "the delay was cut short");
+}
+
+#[test]
 fn run_time_never_goes_back_even_if_a_run_was_seen_longer_than_it_was() {
     let mut observer = observer();
     observer.add(Id(0), about("web"));

@@ -148,7 +148,7 @@ fn every_line_arrives_once_and_in_order_over_rotation() {
 fn bytes_survive_in_the_programs_own_file_and_are_harmless_in_the_daemon_log() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("web.log");
-    let script = r"printf 'a\0b\377\033[2Jc\n'";
+    let script = r"printf 'a\0b\377\033[2Jc'"; // the line end is ours
     let logs = start(options(&directory), Some(&file));
     run(&logs, Run(1), script);
     logs.program(

@@ -6,8 +6,9 @@ use std::path::Path;
 
 use nix::sys::signal::Signal;
 
-use super::load::{Loaded, Origin};
+use super::load::Loaded;
 use super::model::{Config, KillMode, Limit, Listen, LogFormat, LogLevel, Program, Ready};
+use super::origins::Origin;
 use super::schema::{Key, Section, reference};
 use super::text::{length, size, string, strings};
 use crate::supervision::{OnCrashLoop, RestartMode};

@@ -13,6 +13,10 @@ use super::problem::{Problem, Problems, Text, did_you_mean};
 use super::schema::{self, Section, TABLES};
 
 /// Reads the file at `path`; a byte order mark is not part of it.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "of the many kinds of I/O error only some have a better text"
+)]
 pub(super) fn read(path: &Path) -> Result<Text, Problems> {
     let refuse = |why: String, help: Option<&str>| {
         Problems::one(

@@ -99,15 +99,15 @@ impl Gathering {
                 continue;
             };
             let place = Place::Variable {
-                name: name.clone(),
-                text: text.clone(),
+                name: name.as_str().into(),
+                text: text.as_str().into(),
             };
             match variable(rest) {
                 Ok(key) => match typed(key, text, &place) {
                     Ok(node) => self.set(key.section.table(), key.name, node),
                     Err(problem) => self.problems.push(Problem {
                         secret: key.name == "environment",
-                        ..problem
+                        ..*problem
                     }),
                 },
                 Err(help) => {
@@ -115,8 +115,8 @@ impl Gathering {
                     self.problems.push(
                         Problem::new(
                             Place::Variable {
-                                name: name.clone(),
-                                text: "…".to_owned(),
+                                name: name.as_str().into(),
+                                text: "…".into(),
                             },
                             title,
                             "unknown",
@@ -158,9 +158,10 @@ fn keys_of<'a>(
     let table = parent
         .entry(name.to_owned())
         .or_insert_with(|| Value::new(None, ValueKind::Table(Map::new())));
-    match &mut table.kind {
-        ValueKind::Table(keys) => Some(keys),
-        _ => None,
+    if let ValueKind::Table(keys) = &mut table.kind {
+        Some(keys)
+    } else {
+        None
     }
 }
 
@@ -202,7 +203,7 @@ fn variable(rest: &str) -> Result<&'static Key, String> {
 }
 
 /// Reads the text of a variable or a flag as the key's shape says.
-pub(super) fn typed(key: &Key, text: &str, place: &Place) -> Result<Node, Problem> {
+pub(super) fn typed(key: &Key, text: &str, place: &Place) -> Result<Node, Box<Problem>> {
     let plain = || Node {
         place: place.clone(),
         kind: Kind::Text(text.to_owned()),
@@ -223,12 +224,12 @@ pub(super) fn typed(key: &Key, text: &str, place: &Place) -> Result<Node, Proble
                     one_line(error.message())
                 );
                 let problem = Problem::new(place.clone(), title, "this value");
-                match key.default {
+                Box::new(match key.default {
                     "" => problem.help("write an array, as [\"./server\", \"--port\", \"3000\"]"),
                     default => {
                         problem.help(format!("write it as in the file; its default is {default}"))
                     }
-                }
+                })
             }),
     }
 }
@@ -290,10 +291,10 @@ impl Layers {
 impl<'a> Keys<'a> {
     /// Returns what the winning layer says.
     pub(super) fn get(&self, key: &str) -> Option<&'a Node> {
-        match self.table?.get(key)?.kind {
-            ValueKind::U64(number) => self.nodes.get(usize::try_from(number).ok()?),
-            _ => None,
-        }
+        let ValueKind::U64(number) = self.table?.get(key)?.kind else {
+            return None;
+        };
+        self.nodes.get(usize::try_from(number).ok()?)
     }
 
     /// Returns the place of a key that somebody set.
@@ -314,9 +315,10 @@ impl<'a> Keys<'a> {
 }
 
 fn as_table(value: &Value) -> Option<&Map<String, Value>> {
-    match &value.kind {
-        ValueKind::Table(table) => Some(table),
-        _ => None,
+    if let ValueKind::Table(table) = &value.kind {
+        Some(table)
+    } else {
+        None
     }
 }
 

@@ -1,18 +1,17 @@
 //! Loading: which file, which layers, and in what order.
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::file;
+use super::flags::{self, Flags};
 use super::fleet_rules;
-use super::layers::{Gathering, Keys, Layers, typed};
+use super::layers::Gathering;
 use super::model::{Config, Program};
 use super::node::{Kind, Node, Place, quote};
+use super::origins::Origins;
 use super::problem::{Problem, Problems, Text};
-use super::schema::{self, Section, TABLES};
 use super::valid;
 use super::values::absolute;
 use crate::supervision::RestartMode;
@@ -45,85 +44,6 @@ pub enum FileChoice {
     None,
 }
 
-/// Options of the command line, as they were typed; each wins over file and environment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[expect(
-    missing_docs,
-    reason = "each is the option of its name, and the key of its name in the file"
-)]
-pub struct Flags {
-    pub name: Option<String>,
-    pub restart: Option<String>,
-    pub max_restarts: Option<String>,
-    pub restart_delay: Option<String>,
-    pub crash_threshold: Option<String>,
-    pub crash_window: Option<String>,
-    pub stop_timeout: Option<String>,
-    pub log_file: Option<String>,
-    pub pid_file: Option<String>,
-    pub metrics_listen: Option<String>,
-    pub stats_interval: Option<String>,
-    pub linger: Option<String>,
-    pub log_format: Option<String>,
-    pub log_level: Option<String>,
-    pub socket: Option<String>,
-}
-
-/// An option that sets a key: its name, section, key and text.
-type Option_<'a> = (&'static str, Section, &'static str, &'a Option<String>);
-
-impl Flags {
-    fn list(&self) -> [Option_<'_>; 14] {
-        use Section::{Daemon, Metrics, Program};
-        [
-            ("--restart", Program, "restart", &self.restart),
-            (
-                "--max-restarts",
-                Program,
-                "max_restarts",
-                &self.max_restarts,
-            ),
-            (
-                "--restart-delay",
-                Program,
-                "restart_delay",
-                &self.restart_delay,
-            ),
-            (
-                "--crash-threshold",
-                Program,
-                "crash_threshold",
-                &self.crash_threshold,
-            ),
-            (
-                "--crash-window",
-                Program,
-                "crash_window",
-                &self.crash_window,
-            ),
-            (
-                "--stop-timeout",
-                Program,
-                "stop_timeout",
-                &self.stop_timeout,
-            ),
-            ("--log-file", Daemon, "log_file", &self.log_file),
-            ("--pid-file", Daemon, "pid_file", &self.pid_file),
-            ("--metrics-listen", Metrics, "listen", &self.metrics_listen),
-            (
-                "--stats-interval",
-                Daemon,
-                "stats_interval",
-                &self.stats_interval,
-            ),
-            ("--linger", Metrics, "linger", &self.linger),
-            ("--log-format", Daemon, "log_format", &self.log_format),
-            ("--log-level", Daemon, "log_level", &self.log_level),
-            ("--socket", Daemon, "socket", &self.socket),
-        ]
-    }
-}
-
 /// A valid configuration and where it came from.
 #[derive(Clone, Debug)]
 pub struct Loaded {
@@ -135,87 +55,8 @@ pub struct Loaded {
     pub warnings: Vec<String>,
 }
 
-/// Where a value came from.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Origin {
-    /// The built-in default.
-    BuiltIn,
-    /// A line of a file, counted from 1.
-    File(PathBuf, usize),
-    /// An environment variable.
-    Variable(String),
-    /// A command line option.
-    Flag(&'static str),
-    /// The command line after `--`, or the bundled server.
-    Command,
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::BuiltIn => f.write_str("the built-in default"),
-            Self::File(path, line) => write!(f, "{}:{line}", path.display()),
-            Self::Variable(name) => write!(f, "the variable {name}"),
-            Self::Flag(name) => write!(f, "the option {name}"),
-            Self::Command => f.write_str("the command line"),
-        }
-    }
-}
-
-/// Where every value that is not a built-in default came from.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Origins {
-    sections: BTreeMap<String, BTreeMap<String, Origin>>,
-    programs: BTreeMap<String, BTreeMap<String, Origin>>,
-}
-
-impl Origins {
-    /// Returns where a key of `[table]` came from.
-    #[must_use]
-    pub fn section(&self, table: &str, key: &str) -> &Origin {
-        self.sections
-            .get(table)
-            .and_then(|keys| keys.get(key))
-            .unwrap_or(&Origin::BuiltIn)
-    }
-
-    /// Returns where a key of a program came from: its own table, else `[defaults]`.
-    #[must_use]
-    pub fn program(&self, name: &str, key: &str) -> &Origin {
-        let own = self.programs.get(name).and_then(|keys| keys.get(key));
-        own.unwrap_or_else(|| self.section("defaults", key))
-    }
-
-    fn of(layers: &Layers, file: Option<&Text>) -> Self {
-        let origin = |place: &Place| match place {
-            Place::BuiltIn => Origin::BuiltIn,
-            Place::File(span) => file.map_or(Origin::BuiltIn, |text| {
-                Origin::File(text.path.clone(), text.line(span.start))
-            }),
-            Place::Variable { name, .. } => Origin::Variable(name.clone()),
-            Place::Flag { name, .. } => Origin::Flag(name),
-            Place::Command => Origin::Command,
-        };
-        let all = |keys: Keys<'_>| {
-            keys.all_explicit()
-                .map(|(key, place)| (key.to_owned(), origin(place)))
-                .collect()
-        };
-        Self {
-            sections: TABLES
-                .iter()
-                .map(|(table, _)| ((*table).to_owned(), all(layers.section(table))))
-                .collect(),
-            programs: layers
-                .programs()
-                .map(|(name, _, keys)| (name.to_owned(), all(keys)))
-                .collect(),
-        }
-    }
-}
-
 /// What there is to supervise.
-enum Mode {
+pub(super) enum Mode {
     /// What a file says.
     File(Text),
     /// One command; or the bundled server.
@@ -253,7 +94,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
         Mode::Command(command, name) => one_program(&mut gathering, name, command),
     }
     gathering.environment(&sources.environment);
-    flags(&mut gathering, &sources.flags, &mode);
+    flags::gather(&mut gathering, &sources.flags, &mode);
     let problems = |list| Problems::new(list, text.cloned());
     let merged = gathering.merge();
     let (layers, mut found) = merged
@@ -300,7 +141,7 @@ fn in_order(problems: &mut [Problem]) {
 
 fn mode(sources: &Sources, warnings: &mut Vec<String>) -> Result<Mode, Problems> {
     let found = match &sources.file {
-        FileChoice::Explicit(path) => Some(absolute(&sources.directory, &path.to_string_lossy())),
+        FileChoice::Explicit(path) => Some(absolute(&sources.directory, path)),
         FileChoice::Search => search(&sources.directory),
         FileChoice::None => None,
     };
@@ -390,7 +231,7 @@ fn one_program(into: &mut Gathering, name: &str, command: &[String]) {
     if !file::is_program_name(name) {
         let place = Place::Flag {
             name: "--name",
-            text: name.to_owned(),
+            text: name.into(),
         };
         let problem = Problem::new(
             place,
@@ -414,57 +255,6 @@ fn one_program(into: &mut Gathering, name: &str, command: &[String]) {
             kind: words,
         },
     );
-}
-
-fn flags(into: &mut Gathering, flags: &Flags, mode: &Mode) {
-    into.next_layer();
-    let edit = |text: &Text| {
-        format!(
-            "set it in [programs.NAME] or [defaults] of {}",
-            text.path.display()
-        )
-    };
-    if let (Some(name), Mode::File(text)) = (&flags.name, mode) {
-        let place = Place::Flag {
-            name: "--name",
-            text: name.clone(),
-        };
-        let problem = Problem::new(
-            place,
-            "--name is for a command after --, and a configuration file is used",
-            "this name",
-        );
-        into.problems
-            .push(problem.help(format!("programs are named in {}", text.path.display())));
-    }
-    for (flag, section, name, text) in flags.list() {
-        let (Some(value), Some(key)) = (text, schema::find(section, name)) else {
-            continue;
-        };
-        let place = Place::Flag {
-            name: flag,
-            text: value.clone(),
-        };
-        let node = match typed(key, value, &place) {
-            Ok(node) => node,
-            Err(problem) => {
-                into.problems.push(problem);
-                continue;
-            }
-        };
-        match (section, mode) {
-            (Section::Program, Mode::File(text)) => {
-                let title =
-                    format!("{flag} is for a command after --, and a configuration file is used");
-                into.problems
-                    .push(Problem::new(place, title, "this option").help(edit(text)));
-            }
-            (Section::Program, Mode::Command(_, program)) => into.set_program(program, name, node),
-            (Section::Daemon | Section::Metrics | Section::Tracing, _) => {
-                into.set(section.table(), name, node)
-            }
-        }
-    }
 }
 
 fn warning(program: &Program) -> Option<String> {

@@ -11,14 +11,17 @@
 
 mod addresses;
 mod check;
+mod collections;
 mod diff;
 mod effective;
 mod file;
+mod flags;
 mod fleet_rules;
 mod layers;
 mod load;
 mod model;
 mod node;
+mod origins;
 mod problem;
 mod schema;
 mod text;
@@ -28,10 +31,12 @@ mod values;
 pub use check::{check, check_json};
 pub use diff::{Diff, InstancesChange, diff};
 pub use effective::{Setting, effective, effective_toml, hash};
-pub use load::{FileChoice, Flags, Loaded, Origin, Origins, Sources, load};
+pub use flags::Flags;
+pub use load::{FileChoice, Loaded, Sources, load};
 pub use model::{
     Config, Daemon, KillMode, Limit, Listen, LogFormat, LogLevel, Metrics, Program, Ready, Tracing,
 };
+pub use origins::{Origin, Origins};
 pub use problem::Problems;
 pub use schema::{Key, Section, reference};
 pub use text::length;

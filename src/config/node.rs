@@ -15,16 +15,16 @@ pub(super) enum Place {
     /// An environment variable.
     Variable {
         /// Its name.
-        name: String,
+        name: Box<str>,
         /// Its value.
-        text: String,
+        text: Box<str>,
     },
     /// A command line flag.
     Flag {
         /// With its dashes.
         name: &'static str,
         /// Its value.
-        text: String,
+        text: Box<str>,
     },
     /// The command after `--`.
     Command,

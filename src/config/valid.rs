@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::addresses::{endpoint, listen, ready, target};
+use super::collections;
 use super::layers::{Keys, Layers};
 use super::model::{
     Config, Daemon, KillMode, LogFormat, LogLevel, Metrics, Program, Ready, Tracing,
@@ -139,18 +140,9 @@ pub(super) fn config(
             &mut valid.policy,
             reader.explicit("restart_delay_max").is_some(),
         );
-        if valid.command.is_empty()
-            && keys.get("command").is_none()
-            && defaults_keys.get("command").is_none()
-        {
-            let problem = Problem::new(
-                header,
-                format!("`programs.{name}` has no command"),
-                "this program",
-            );
-            problems.push(
-                problem.help("add, for example, command = [\"./server\", \"--port\", \"3000\"]"),
-            );
+        let written = keys.get("command").or(defaults_keys.get("command"));
+        if written.is_none() {
+            problems.push(no_command(name, header));
         }
         programs.push(valid);
     }
@@ -162,6 +154,12 @@ pub(super) fn config(
         tracing,
         programs,
     }
+}
+
+fn no_command(name: &str, header: Place) -> Problem {
+    let title = format!("`programs.{name}` has no command");
+    Problem::new(header, title, "this program")
+        .help("add, for example, command = [\"./server\", \"--port\", \"3000\"]")
 }
 
 fn daemon(r: &mut Reader<'_>) -> Daemon {
@@ -258,13 +256,13 @@ fn program(r: &mut Reader<'_>, silent: &Program) -> Program {
     };
     Program {
         name: silent.name.clone(),
-        command: r.read("command", values::command, silent.command.clone()),
+        command: r.read("command", collections::command, silent.command.clone()),
         working_directory: r
             .path("working_directory", None)
             .unwrap_or_else(|| silent.working_directory.clone()),
         environment: r.read(
             "environment",
-            values::environment,
+            collections::environment,
             silent.environment.clone(),
         ),
         env_file: r.path("env_file", silent.env_file.clone()),
@@ -273,7 +271,7 @@ fn program(r: &mut Reader<'_>, silent: &Program) -> Program {
         umask: r.read("umask", values::umask, silent.umask),
         nice: r.read("nice", small(-20, 19), silent.nice),
         oom_score_adj: r.read("oom_score_adj", small(-1000, 1000), silent.oom_score_adj),
-        limits: r.read("limits", values::limits, silent.limits.clone()),
+        limits: r.read("limits", collections::limits, silent.limits.clone()),
         autostart: r.read("autostart", values::truth, silent.autostart),
         instances: r
             .read(
@@ -284,7 +282,7 @@ fn program(r: &mut Reader<'_>, silent: &Program) -> Program {
             .unsigned_abs()
             .try_into()
             .unwrap_or(1),
-        after: r.read("after", values::names, silent.after.clone()),
+        after: r.read("after", collections::names, silent.after.clone()),
         policy: policy(r, &silent.policy, ready != Ready::Immediately),
         stop_signal: r.read("stop_signal", values::signal, silent.stop_signal),
         kill_mode: r.read(
@@ -331,12 +329,12 @@ fn policy(r: &mut Reader<'_>, silent: &Policy, gated: bool) -> Policy {
         on_crash_loop: on_crash_loop(r, silent.on_crash_loop),
         success_exit_codes: r.read(
             "success_exit_codes",
-            values::codes,
+            collections::codes,
             silent.success_exit_codes.clone(),
         ),
         no_restart_exit_codes: r.read(
             "no_restart_exit_codes",
-            values::codes,
+            collections::codes,
             silent.no_restart_exit_codes.clone(),
         ),
         stop_timeout: r.read("stop_timeout", values::duration, silent.stop_timeout),

@@ -11,11 +11,11 @@ use tokio::time::sleep_until;
 
 use super::crash_records::CrashRecords;
 use super::orders::Orders;
-use super::progress::StartUp;
-use super::readiness::Readiness;
+use super::progress::{self, StartUp};
+use super::readiness::{Found, Readiness};
 use super::reload::Reloads;
 use super::slots::Slot;
-use crate::config;
+use crate::config::{self, Ready};
 use crate::control::server::Command;
 use crate::observe::{DaemonEvent, Observer, StreamCounts};
 use crate::os::children::{Children, News, Stdio};
@@ -25,7 +25,7 @@ use crate::os::notify::{NotifySocket, Systemd};
 use crate::os::signals::{Signal, Signals};
 use crate::supervision::{
     Action, Event, FailureKind, Fleet, Id, Input, Moment, Outbox, Outcome, Output, Request, Run,
-    SpawnFailure,
+    SpawnFailure, State,
 };
 
 /// Timers of the runtime are this coarse: waking that much late is no lag.
@@ -59,7 +59,7 @@ pub(super) struct Inbox {
     pub signals: Signals,
     pub commands: mpsc::Receiver<Command>,
     pub notifications: NotifySocket,
-    pub ready: mpsc::Receiver<Run>,
+    pub probed: mpsc::Receiver<Found>,
     pub pings: mpsc::Receiver<oneshot::Sender<()>>,
 }
 
@@ -76,10 +76,20 @@ impl Core {
                 biased;
                 news = self.children.next() => self.take_all_news(news),
                 signal = inbox.signals.next() => self.obey(signal),
-                Some(run) = inbox.ready.recv() => self.ready(run),
+                Some(found) = inbox.probed.recv() => self.probed(found),
                 notification = inbox.notifications.recv() => {
-                    if let Some(run) = self.readiness.who_is_ready(&notification, &self.children) {
-                        self.ready(run);
+                    match notification {
+                        Ok(notification) => {
+                            if let Some(run) = self.readiness.who_is_ready(&notification) {
+                                self.probed(Found::Ready(run));
+                            }
+                        }
+                        // A datagram socket of our own does not break; if it did, asking again
+                        // would only spin.
+                        Err(error) => {
+                            tracing::error!("cannot receive READY=1 any more: {error}");
+                            std::future::pending::<()>().await;
+                        }
                     }
                 }
                 Some(command) = inbox.commands.recv() => self.command(command),
@@ -98,8 +108,8 @@ impl Core {
     pub fn add(&mut self, slot: Slot) -> Result<Id, crate::os::logs::LogError> {
         let id = self.fleet.add(slot.member());
         if let Err(error) = self.register(id, &slot) {
-            self.fleet.request(self.moment(), Request::Remove(id), &mut self.out);
-            self.out.clear();
+            let at = self.moment();
+            self.fleet.request(at, Request::Remove(id), &mut self.out);
             return Err(error);
         }
         self.slots.insert(id, slot);
@@ -109,12 +119,22 @@ impl Core {
 
     /// Tells the log room and the observer about a replica, or that it has changed.
     pub fn register(&mut self, id: Id, slot: &Slot) -> Result<(), crate::os::logs::LogError> {
-        self.logs.program(id, Source { name: slot.display_name(), file: slot.program.log_file.clone() })?;
+        self.logs.program(
+            id,
+            Source {
+                name: slot.display_name(),
+                file: slot.program.log_file.clone(),
+            },
+        )?;
         let counters = self.logs.counters(id);
         let about = slot.about(Arc::new(move || {
             [Stream::Stdout, Stream::Stderr].map(|stream| {
                 let of = counters.of(stream);
-                StreamCounts { lines: of.lines(), bytes: of.bytes(), dropped: of.dropped() }
+                StreamCounts {
+                    lines: of.lines(),
+                    bytes: of.bytes(),
+                    dropped: of.dropped(),
+                }
             })
         }));
         self.observer.add(id, about);
@@ -128,7 +148,10 @@ impl Core {
     }
 
     pub fn moment(&self) -> Moment {
-        Moment { now: Instant::now(), chance: fastrand::f64() }
+        Moment {
+            now: Instant::now(),
+            chance: fastrand::f64(),
+        }
     }
 
     // ---- what comes in ----------------------------------------------------------------------
@@ -146,27 +169,47 @@ impl Core {
 
     fn news(&mut self, news: News) {
         match news {
-            News::Exited { id, run, status, family } => {
-                if self.readiness.probe_ended(run, status) {
+            News::Exited {
+                id,
+                run,
+                status,
+                family,
+            } => {
+                if let Some(found) = self.readiness.command_ended(run, status) {
+                    if let Some(found) = found {
+                        self.probed(found);
+                    }
                     return;
                 }
                 self.crashes.ended(id, self.logs.ended(id, run));
-                self.readiness.forget(run);
+                self.forget_readiness(run);
                 if !family {
                     self.journal.ended(id.0);
                 }
-                self.step(id, Input::Exited { run, status, family });
+                self.step(
+                    id,
+                    Input::Exited {
+                        run,
+                        status,
+                        family,
+                    },
+                );
             }
+            News::FamilyGone { id, .. } if Readiness::is_command(id) => {}
             News::FamilyGone { id, run } => {
                 self.journal.ended(id.0);
                 self.step(id, Input::FamilyGone(run));
             }
-            News::OrphanReaped { pid, .. } => self.observer.tell(&DaemonEvent::OrphanReaped { pid }),
+            News::OrphanReaped { pid, .. } => {
+                self.observer.tell(&DaemonEvent::OrphanReaped { pid })
+            }
         }
     }
 
     fn obey(&mut self, signal: Signal) {
-        self.observer.tell(&DaemonEvent::SignalReceived { name: signal.name() });
+        self.observer.tell(&DaemonEvent::SignalReceived {
+            name: signal.name(),
+        });
         match signal {
             Signal::Terminate | Signal::Interrupt => {
                 if self.fleet.is_shutting_down() {
@@ -186,20 +229,34 @@ impl Core {
 
     /// Begins the graceful end.
     pub fn stop_everything(&mut self, reason: &str) {
-        self.systemd.stopping();
+        self.systemd_says(Systemd::stopping);
         self.start_up.interrupted();
-        self.observer.tell(&DaemonEvent::Stopping { reason: reason.to_owned() });
+        self.observer.tell(&DaemonEvent::Stopping {
+            reason: reason.to_owned(),
+        });
         self.request(Request::Shutdown);
     }
 
-    fn ready(&mut self, run: Run) {
-        self.step(run.id(), Input::Ready(run));
+    fn probed(&mut self, found: Found) {
+        match found {
+            Found::Ready(run) => self.step(run.id(), Input::Ready(run)),
+            Found::TryAgain(run) => self.readiness.try_command(run, &mut self.children),
+        }
+    }
+
+    /// Nobody has to find out any more whether this run is ready.
+    fn forget_readiness(&mut self, run: Run) {
+        if let Some(command) = self.readiness.forget(run) {
+            self.children.kill(command);
+        }
     }
 
     fn timer(&mut self) {
         let now = Instant::now();
         if let Some(deadline) = self.deadline() {
-            let late = now.saturating_duration_since(deadline).saturating_sub(TIMER_GRAIN);
+            let late = now
+                .saturating_duration_since(deadline)
+                .saturating_sub(TIMER_GRAIN);
             self.observer.tell(&DaemonEvent::LoopLag { late });
         }
         if self.statistics_due.is_some_and(|due| due <= now) {
@@ -207,15 +264,25 @@ impl Core {
             self.statistics_due = self.config.daemon.stats_interval.map(|every| now + every);
         }
         if self.watchdog_due.is_some_and(|due| due <= now) {
-            self.systemd.watchdog();
-            self.watchdog_due = self.systemd.watchdog_interval().map(|within| now + within / 2);
+            self.systemd_says(Systemd::watchdog);
+            self.watchdog_due = self
+                .systemd
+                .watchdog_interval()
+                .map(|within| now + within / 2);
         }
         let at = self.moment();
         self.fleet.tick(at, &mut self.out);
     }
 
     fn deadline(&self) -> Option<Instant> {
-        [self.fleet.deadline(), self.statistics_due, self.watchdog_due].into_iter().flatten().min()
+        [
+            self.fleet.deadline(),
+            self.statistics_due,
+            self.watchdog_due,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     fn step(&mut self, id: Id, input: Input) {
@@ -230,7 +297,9 @@ impl Core {
         loop {
             self.perform();
             self.publish();
-            self.answer();
+            self.answer_orders();
+            self.answer_reloads();
+            self.report_start_up();
             // An answer may have led to orders, as a finished reload does.
             if self.out.is_empty() {
                 break;
@@ -254,11 +323,9 @@ impl Core {
         }
         match event {
             Event::Started { run, pid, .. } => {
-                let Some(slot) = self.slots.get(&id) else { return };
-                self.journal.running(id.0, *pid, &slot.display_name());
-                self.readiness.begin(*run, *pid, &slot.program.ready);
+                self.attend(id, *run, *pid);
             }
-            Event::Ready { run, .. } => self.readiness.forget(*run),
+            Event::Ready { run, .. } => self.forget_readiness(*run),
             Event::Removed => {
                 self.slots.remove(&id);
                 self.observer.remove(id);
@@ -283,6 +350,23 @@ impl Core {
         self.start_up.hear(id, event);
     }
 
+    fn attend(&mut self, id: Id, run: Run, pid: i32) {
+        let Some(slot) = self.slots.get(&id) else {
+            return;
+        };
+        self.journal.running(id.0, pid, &slot.display_name());
+        let command = match &slot.program.ready {
+            Ready::Exec(command) => slot
+                .launch(&self.inherited, self.readiness.notify_address())
+                .ok()
+                .map(|launch| slot.probe_launch(command, &launch)),
+            Ready::Immediately | Ready::Notify | Ready::Tcp(_) | Ready::Http { .. } => None,
+        };
+        if let Some(found) = self.readiness.begin(run, pid, &slot.program.ready, command) {
+            self.probed(found);
+        }
+    }
+
     fn act(&mut self, id: Id, action: Action) {
         match action {
             Action::Spawn(run) => {
@@ -293,7 +377,10 @@ impl Core {
                 self.step(id, input);
             }
             Action::Stop(run) => {
-                let signal = self.slots.get(&id).map_or(nix::libc::SIGTERM, |slot| slot.program.stop_signal);
+                let signal = self
+                    .slots
+                    .get(&id)
+                    .map_or(nix::libc::SIGTERM, |slot| slot.program.stop_signal);
                 self.children.stop(run, signal);
             }
             Action::Kill(run) => self.children.kill(run),
@@ -303,7 +390,11 @@ impl Core {
     fn spawn(&mut self, id: Id, run: Run) -> Result<i32, SpawnFailure> {
         let Some(slot) = self.slots.get(&id) else {
             let message = "the program is not configured any more".to_owned();
-            return Err(SpawnFailure { kind: FailureKind::Exec, transient: false, message });
+            return Err(SpawnFailure {
+                kind: FailureKind::Exec,
+                transient: false,
+                message,
+            });
         };
         let launch = slot.launch(&self.inherited, self.readiness.notify_address())?;
         let (stdout, stderr) = self.logs.open(id, run).map_err(|error| SpawnFailure {
@@ -311,7 +402,8 @@ impl Core {
             transient: true,
             message: format!("cannot make a pipe for its output: {error}"),
         })?;
-        self.children.spawn(id, run, &launch, Stdio { stdout, stderr })
+        self.children
+            .spawn(id, run, &launch, Stdio { stdout, stderr })
     }
 
     fn publish(&mut self) {
@@ -319,8 +411,56 @@ impl Core {
             return;
         }
         let changed = std::mem::take(&mut self.changed);
-        let views: Vec<_> = changed.iter().filter_map(|id| Some((*id, self.fleet.view(*id)?))).collect();
+        let views: Vec<_> = changed
+            .iter()
+            .filter_map(|id| Some((*id, self.fleet.view(*id)?)))
+            .collect();
         self.observer.publish(views);
-        self.orders.look_at(&changed);
+        self.report_to_systemd();
+    }
+
+    // ---- what systemd and the starting command hear ------------------------------------------
+
+    /// Tells how the start went, once it is known.
+    pub fn report_start_up(&mut self) {
+        let Some(conclusion) = self.start_up.conclude() else {
+            return;
+        };
+        self.systemd_says(Systemd::ready);
+        if conclusion.failures.is_empty() {
+            self.observer.tell(&DaemonEvent::Ready);
+        }
+        progress::report(&conclusion);
+    }
+
+    fn report_to_systemd(&self) {
+        if !self.systemd.is_there() {
+            return;
+        }
+        let count = |wanted: State| {
+            self.fleet
+                .ids()
+                .iter()
+                .filter_map(|id| self.fleet.view(*id))
+                .filter(|view| view.state == wanted)
+                .count()
+        };
+        let (up, failed, restarting) = (
+            count(State::Running),
+            count(State::Failed),
+            count(State::Backoff),
+        );
+        let line = format!(
+            "{up} of {} programs up, {failed} failed, {restarting} restarting",
+            self.slots.len()
+        );
+        self.systemd_says(|systemd| systemd.status(&line));
+    }
+
+    /// A supervisor above us that does not listen is no reason to stop.
+    pub fn systemd_says(&self, what: impl FnOnce(&Systemd) -> std::io::Result<()>) {
+        if let Err(error) = what(&self.systemd) {
+            tracing::warn!("cannot notify systemd: {error}");
+        }
     }
 }

@@ -20,7 +20,11 @@ pub(super) struct CrashRecords {
 
 impl CrashRecords {
     pub fn new(history: CrashHistory, journal: Journal) -> Self {
-        Self { history, journal, last_output: HashMap::new() }
+        Self {
+            history,
+            journal,
+            last_output: HashMap::new(),
+        }
     }
 
     /// A run ended; its last lines will arrive.

@@ -24,6 +24,11 @@ struct Order {
 }
 
 impl Orders {
+    /// Somebody waits for the end.
+    pub fn expect_end(&mut self, reply: oneshot::Sender<()>) {
+        self.shutdown.push(reply);
+    }
+
     /// Tells those who asked for the end that it has come.
     pub fn everything_is_gone(&mut self) {
         for reply in self.shutdown.drain(..) {
@@ -36,7 +41,11 @@ impl Orders {
 impl Core {
     pub(super) fn command(&mut self, command: Command) {
         match command {
-            Command::Program { verb, target, reply } => self.order(verb, &target, reply),
+            Command::Program {
+                verb,
+                target,
+                reply,
+            } => self.order(verb, &target, reply),
             Command::Reload { restart, reply } => self.reload(restart, Some(reply)),
             Command::Shutdown { reply } => {
                 self.orders.shutdown.push(reply);
@@ -47,7 +56,12 @@ impl Core {
         }
     }
 
-    fn order(&mut self, verb: Verb, target: &Target, reply: oneshot::Sender<Result<Done, Refusal>>) {
+    fn order(
+        &mut self,
+        verb: Verb,
+        target: &Target,
+        reply: oneshot::Sender<Result<Done, Refusal>>,
+    ) {
         let ids = match self.find(target) {
             Ok(ids) if !self.fleet.is_shutting_down() => ids,
             Ok(_) => return refuse(reply, Refusal::Conflict("the daemon is stopping".into())),
@@ -60,25 +74,54 @@ impl Core {
                 Verb::Restart => Request::Restart(*id, Cause::Operator),
             });
         }
-        let done = Done { ok: true, messages: Vec::new() };
-        self.orders.open.push(Order { verb, waiting: ids.into_iter().collect(), done, reply });
+        let done = Done {
+            ok: true,
+            messages: Vec::new(),
+        };
+        self.orders.open.push(Order {
+            verb,
+            waiting: ids.into_iter().collect(),
+            done,
+            reply,
+        });
     }
 
     fn find(&self, target: &Target) -> Result<Vec<Id>, Refusal> {
         let replicas = self.fleet.replicas(&target.name);
         if replicas.is_empty() {
-            let mut known: Vec<&str> = self.slots.values().map(|slot| slot.program.name.as_str()).collect();
+            let mut known: Vec<&str> = self
+                .slots
+                .values()
+                .map(|slot| slot.program.name.as_str())
+                .collect();
             known.sort_unstable();
             known.dedup();
             let known = known.join(", ");
-            return Err(Refusal::NotFound(format!("no program is called {}; there are: {known}", target.name)));
+            return Err(Refusal::NotFound(format!(
+                "no program is called {}; there are: {known}",
+                target.name
+            )));
         }
-        let Some(replica) = target.replica else { return Ok(replicas.to_vec()) };
-        let of_that_number = |id: &&Id| self.slots.get(id).is_some_and(|slot| slot.replica == replica);
-        replicas.iter().find(of_that_number).map(|id| vec![*id]).ok_or_else(|| {
-            let count = replicas.len();
-            Refusal::NotFound(format!("{} has no replica {replica}: they are 0 to {}", target.name, count - 1))
-        })
+        let Some(replica) = target.replica else {
+            return Ok(replicas.to_vec());
+        };
+        let of_that_number = |id: &&Id| {
+            self.slots
+                .get(id)
+                .is_some_and(|slot| slot.replica == replica)
+        };
+        replicas
+            .iter()
+            .find(of_that_number)
+            .map(|id| vec![*id])
+            .ok_or_else(|| {
+                let count = replicas.len();
+                Refusal::NotFound(format!(
+                    "{} has no replica {replica}: they are 0 to {}",
+                    target.name,
+                    count - 1
+                ))
+            })
     }
 
     /// Answers the orders that are through.
@@ -96,7 +139,8 @@ impl Core {
                 order.done.messages.push(message);
             }
         }
-        let (through, open): (Vec<_>, Vec<_>) = open.into_iter().partition(|order| order.waiting.is_empty());
+        let (through, open): (Vec<_>, Vec<_>) =
+            open.into_iter().partition(|order| order.waiting.is_empty());
         self.orders.open = open;
         for order in through {
             let _ = order.reply.send(Ok(order.done));
@@ -108,7 +152,11 @@ impl Core {
         let Some(view) = self.fleet.view(id) else {
             return Some((verb == Verb::Stop, "it was removed from the config".into()));
         };
-        let name = self.slots.get(&id).map(super::slots::Slot::display_name).unwrap_or_default();
+        let name = self
+            .slots
+            .get(&id)
+            .map(super::slots::Slot::display_name)
+            .unwrap_or_default();
         let (ok, what) = match verb {
             Verb::Stop => self.stopped(&view)?,
             Verb::Start | Verb::Restart => self.started(id, &view)?,
@@ -122,7 +170,9 @@ impl Core {
             // No deadline is left: it outlives SIGKILL.
             State::Stopping if view.deadline.is_none() => Some((false, view.why.into())),
             State::Stopping => None,
-            State::Starting | State::Running | State::Backoff => Some((false, "it was started again".into())),
+            State::Starting | State::Running | State::Backoff => {
+                Some((false, "it was started again".into()))
+            }
         }
     }
 
@@ -139,7 +189,8 @@ impl Core {
             State::Starting | State::Stopping => {
                 let dependency = view.waits_for?;
                 let stuck = self.fleet.view(dependency).is_none_or(|on| {
-                    matches!(on.state, State::Stopped) || on.state == State::Failed && on.deadline.is_none()
+                    matches!(on.state, State::Stopped)
+                        || on.state == State::Failed && on.deadline.is_none()
                 });
                 stuck.then(|| (false, self.observer.why(id)))
             }

@@ -5,6 +5,7 @@ use std::io::Write;
 
 use crate::control::api::Progress;
 use crate::observe;
+use crate::os::session;
 use crate::supervision::{Event, Id};
 
 /// The programs that start with the daemon, until each is up or has failed to come up.
@@ -12,6 +13,7 @@ use crate::supervision::{Event, Id};
 pub(super) struct StartUp {
     pending: BTreeMap<Id, String>,
     waiting: BTreeSet<Id>,
+    expected: usize,
     /// How the latest run of a pending program ended.
     last_words: BTreeMap<Id, String>,
     failures: Vec<String>,
@@ -25,15 +27,21 @@ pub(super) struct StartUp {
 pub(super) struct Conclusion {
     /// One sentence for each program that did not come up.
     pub failures: Vec<String>,
+    started: usize,
+    reports: bool,
 }
 
 impl StartUp {
     pub fn new(reports: bool) -> Self {
-        Self { reports, ..Self::default() }
+        Self {
+            reports,
+            ..Self::default()
+        }
     }
 
     /// A program is going to be started.
     pub fn expect(&mut self, id: Id, name: String) {
+        self.expected += 1;
         self.pending.insert(id, name);
     }
 
@@ -63,16 +71,26 @@ impl StartUp {
                 self.failed(id);
             }
             Event::StartTimedOut { after, .. } => {
-                self.last_words.insert(id, format!("not ready within {}", observe::duration(*after)));
+                self.last_words.insert(
+                    id,
+                    format!("not ready within {}", observe::duration(*after)),
+                );
             }
             Event::Exited(exit) => {
                 let words = observe::describe(exit.reason, exit.status);
                 self.last_words.entry(id).or_insert(words);
             }
-            Event::BackingOff { .. } | Event::GaveUp { .. } | Event::Failed { .. } | Event::Stopped { .. } | Event::Removed => {
+            Event::BackingOff { .. }
+            | Event::GaveUp { .. }
+            | Event::Failed { .. }
+            | Event::Stopped { .. }
+            | Event::Removed => {
                 self.failed(id);
             }
-            Event::FamilyLeft { .. } | Event::Stopping { .. } | Event::StopEscalated { .. } | Event::Unkillable { .. } => {}
+            Event::FamilyLeft { .. }
+            | Event::Stopping { .. }
+            | Event::StopEscalated { .. }
+            | Event::Unkillable { .. } => {}
         }
     }
 
@@ -85,16 +103,28 @@ impl StartUp {
         }
         self.concluded = true;
         for name in std::mem::take(&mut self.pending).into_values() {
-            let why = if self.interrupted { "the daemon was told to stop" } else { "it waits for one that did not come up" };
+            let why = if self.interrupted {
+                "the daemon was told to stop"
+            } else {
+                "it waits for one that did not come up"
+            };
             self.failures.push(format!("{name}: {why}"));
         }
-        Some(Conclusion { failures: std::mem::take(&mut self.failures) })
+        let failures = std::mem::take(&mut self.failures);
+        Some(Conclusion {
+            failures,
+            started: self.expected,
+            reports: self.reports,
+        })
     }
 
     fn failed(&mut self, id: Id) {
         if let Some(name) = self.pending.remove(&id) {
             self.waiting.remove(&id);
-            let words = self.last_words.remove(&id).unwrap_or_else(|| "it did not come up".into());
+            let words = self
+                .last_words
+                .remove(&id)
+                .unwrap_or_else(|| "it did not come up".into());
             self.failures.push(format!("{name}: {words}"));
         }
     }
@@ -103,8 +133,42 @@ impl StartUp {
         if let Some(name) = self.pending.get(&id)
             && self.reports
         {
-            say(&Progress { message: format!("{name}: {what}"), outcome: None });
+            say(&Progress {
+                message: format!("{name}: {what}"),
+                outcome: None,
+            });
         }
+    }
+}
+
+/// Tells whoever started us in the background how it went, and lets go of its terminal.
+pub(super) fn report(conclusion: &Conclusion) {
+    if !conclusion.reports {
+        return;
+    }
+    let pid = std::process::id();
+    let failures = conclusion.failures.join("\n");
+    let message = if conclusion.failures.is_empty() {
+        format!("started, pid {pid}: {} up", plural(conclusion.started))
+    } else {
+        format!(
+            "{failures}\nthe daemon (pid {pid}) goes on as its restart policy says: see `eternal status`"
+        )
+    };
+    say(&Progress {
+        message,
+        outcome: Some(conclusion.failures.is_empty()),
+    });
+    if let Err(error) = session::let_go_of_output() {
+        tracing::warn!("cannot let go of the terminal: {error}");
+    }
+}
+
+fn plural(programs: usize) -> String {
+    if programs == 1 {
+        "1 program".into()
+    } else {
+        format!("{programs} programs")
     }
 }
 

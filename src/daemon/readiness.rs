@@ -52,7 +52,13 @@ impl Drop for Awaited {
 
 impl Readiness {
     pub fn new(notify_address: String, found: mpsc::Sender<Found>) -> Self {
-        Self { notify_address, found, awaited: HashMap::new(), commands: HashMap::new(), probes: 0 }
+        Self {
+            notify_address,
+            found,
+            awaited: HashMap::new(),
+            commands: HashMap::new(),
+            probes: 0,
+        }
     }
 
     /// What programs find in NOTIFY_SOCKET.
@@ -61,32 +67,59 @@ impl Readiness {
     }
 
     /// Begins to wait for a run. `command` is how its readiness command would be launched.
-    pub fn begin(&mut self, run: Run, pid: i32, ready: &Ready, command: Option<Launch>) -> Option<Found> {
+    pub fn begin(
+        &mut self,
+        run: Run,
+        pid: i32,
+        ready: &Ready,
+        command: Option<Launch>,
+    ) -> Option<Found> {
         let task = match ready {
             Ready::Immediately => return None,
             Ready::Notify | Ready::Exec(_) => None,
             Ready::Tcp(authority) => Some(self.ask_tcp(run, authority.clone())),
-            Ready::Http { authority, path } => Some(self.ask_http(run, authority.clone(), path.clone())),
+            Ready::Http { authority, path } => {
+                Some(self.ask_http(run, authority.clone(), path.clone()))
+            }
         };
         let by_notification = *ready == Ready::Notify;
         let is_command = command.is_some();
         let command = command.map(|launch| (run, launch));
-        self.awaited.insert(run, Awaited { pid, attempts: 0, task, command, by_notification });
+        self.awaited.insert(
+            run,
+            Awaited {
+                pid,
+                attempts: 0,
+                task,
+                command,
+                by_notification,
+            },
+        );
         is_command.then_some(Found::TryAgain(run))
     }
 
     /// It is ready, or gone: nobody asks any more. A readiness command under way is to be killed.
     pub fn forget(&mut self, run: Run) -> Option<Run> {
         self.awaited.remove(&run)?;
-        self.commands.iter().find(|(_, of)| **of == run).map(|(command, _)| *command)
+        self.commands
+            .iter()
+            .find(|(_, of)| **of == run)
+            .map(|(command, _)| *command)
     }
 
     /// Starts the readiness command of a run once more.
     pub fn try_command(&mut self, run: Run, children: &mut Children) {
-        let Some(Awaited { command: Some((_, launch)), .. }) = self.awaited.get(&run) else { return };
+        let Some(Awaited {
+            command: Some((_, launch)),
+            ..
+        }) = self.awaited.get(&run)
+        else {
+            return;
+        };
         self.probes = self.probes.wrapping_add(1);
         let command = Run::new(Id(PROBE | run.id().0), self.probes);
-        let started = silence().is_ok_and(|stdio| children.spawn(command.id(), command, launch, stdio).is_ok());
+        let started = silence()
+            .is_ok_and(|stdio| children.spawn(command.id(), command, launch, stdio).is_ok());
         if started {
             self.commands.insert(command, run);
         } else {
@@ -119,9 +152,15 @@ impl Readiness {
         if !notification.is_ready() {
             return None;
         }
-        let by_itself = self.awaited.iter().find(|(_, a)| a.by_notification && a.pid == notification.pid);
-        let by_descent =
-            || self.awaited.iter().find(|(_, a)| a.by_notification && notify::belongs(notification.pid, a.pid));
+        let by_itself = self
+            .awaited
+            .iter()
+            .find(|(_, a)| a.by_notification && a.pid == notification.pid);
+        let by_descent = || {
+            self.awaited
+                .iter()
+                .find(|(_, a)| a.by_notification && notify::belongs(notification.pid, a.pid))
+        };
         by_itself.or_else(by_descent).map(|(run, _)| *run)
     }
 
@@ -153,7 +192,9 @@ impl Readiness {
 
     fn wait_and_try_again(&mut self, run: Run) {
         let found = self.found.clone();
-        let Some(awaited) = self.awaited.get_mut(&run) else { return };
+        let Some(awaited) = self.awaited.get_mut(&run) else {
+            return;
+        };
         let delay = probe::retry_delay(awaited.attempts);
         awaited.attempts += 1;
         let task = tokio::spawn(async move {
@@ -166,6 +207,14 @@ impl Readiness {
 
 /// What a readiness command says is for nobody.
 fn silence() -> std::io::Result<Stdio> {
-    let null = || std::fs::OpenOptions::new().write(true).open("/dev/null").map(Into::into);
-    Ok(Stdio { stdout: null()?, stderr: null()? })
+    let null = || {
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open("/dev/null")
+            .map(Into::into)
+    };
+    Ok(Stdio {
+        stdout: null()?,
+        stderr: null()?,
+    })
 }

@@ -10,6 +10,7 @@ use crate::config::{self, Config, Diff};
 use crate::control::api::Reloaded;
 use crate::control::server::Refusal;
 use crate::observe::DaemonEvent;
+use crate::os::notify::Systemd;
 use crate::supervision::{Cause, Id, Request};
 
 /// Where the config comes from, and who waits for a reload under way.
@@ -22,7 +23,10 @@ type Reply = oneshot::Sender<Result<Reloaded, Refusal>>;
 
 impl Reloads {
     pub fn new(sources: config::Sources) -> Self {
-        Self { sources, waiting: Vec::new() }
+        Self {
+            sources,
+            waiting: Vec::new(),
+        }
     }
 }
 
@@ -30,10 +34,12 @@ impl Core {
     /// Reads the config again and applies it. `restart_all`: every program is restarted, as SIGHUP
     /// does; otherwise only what changed.
     pub(super) fn reload(&mut self, restart_all: bool, reply: Option<Reply>) {
-        self.systemd.reloading();
+        self.systemd_says(Systemd::reloading);
         match self.try_reload(restart_all) {
             Ok(reloaded) => {
-                self.observer.tell(&DaemonEvent::ReloadSucceeded { message: summary(&reloaded) });
+                self.observer.tell(&DaemonEvent::ReloadSucceeded {
+                    message: summary(&reloaded),
+                });
                 if let Some(reply) = reply {
                     self.reloads.waiting.push((reloaded, reply));
                 }
@@ -43,23 +49,31 @@ impl Core {
                 | Refusal::Conflict(message)
                 | Refusal::Invalid(message)
                 | Refusal::Failed(message)) = &refusal;
-                self.observer.tell(&DaemonEvent::ReloadFailed { message: message.clone() });
+                self.observer.tell(&DaemonEvent::ReloadFailed {
+                    message: message.clone(),
+                });
                 if let Some(reply) = reply {
                     let _ = reply.send(Err(refusal));
                 }
             }
         }
-        self.systemd.ready();
+        self.systemd_says(Systemd::ready);
     }
 
     /// Answers those who wait for a reload, once the programs it restarts are back.
     pub(super) fn answer_reloads(&mut self) {
         let halted = self.fleet.take_halted_roll().map(|(id, left)| {
-            let name = self.slots.get(&id).map(Slot::display_name).unwrap_or_default();
+            let name = self
+                .slots
+                .get(&id)
+                .map(Slot::display_name)
+                .unwrap_or_default();
             format!("{name} did not come back: {left} more were left as they are")
         });
         if let Some(message) = &halted {
-            self.observer.tell(&DaemonEvent::Trouble { message: format!("rolling restart stopped: {message}") });
+            self.observer.tell(&DaemonEvent::Trouble {
+                message: format!("rolling restart stopped: {message}"),
+            });
         }
         if self.fleet.is_rolling() {
             return;
@@ -76,16 +90,31 @@ impl Core {
         if self.fleet.is_shutting_down() {
             return Err(Refusal::Conflict("the daemon is stopping".into()));
         }
-        let loaded = config::load(&self.reloads.sources).map_err(|problems| Refusal::Invalid(problems.to_string()))?;
+        let loaded = config::load(&self.reloads.sources)
+            .map_err(|problems| Refusal::Invalid(problems.to_string()))?;
         let new = loaded.config;
         let diff = config::diff(&self.config, &new);
-        if let Some(name) = diff.added.iter().find(|name| !self.fleet.replicas(name).is_empty()) {
-            return Err(Refusal::Conflict(format!("{name} is still being stopped: reload again when it is gone")));
+        if let Some(name) = diff
+            .added
+            .iter()
+            .find(|name| !self.fleet.replicas(name).is_empty())
+        {
+            return Err(Refusal::Conflict(format!(
+                "{name} is still being stopped: reload again when it is gone"
+            )));
         }
         let restart = self.apply(&diff, &new)?;
-        let restart = if restart_all { self.fleet.ids() } else { restart };
+        let restart = if restart_all {
+            self.fleet.ids()
+        } else {
+            restart
+        };
         let reloaded = Reloaded {
-            restarted: if restart_all { self.names(&restart) } else { diff.restarted },
+            restarted: if restart_all {
+                self.names(&restart)
+            } else {
+                diff.restarted
+            },
             unchanged: if restart_all { 0 } else { diff.unchanged.len() },
             added: diff.added,
             removed: diff.removed,
@@ -100,14 +129,40 @@ impl Core {
     /// Brings the slots in line with the new config; returns those that have to be restarted.
     fn apply(&mut self, diff: &Diff, new: &Config) -> Result<Vec<Id>, Refusal> {
         let find = |name: &String| new.programs.iter().find(|program| program.name == *name);
-        let changed: Vec<_> = diff.restarted.iter().chain(&diff.updated).filter_map(find).collect();
-        let mut fresh: Vec<_> = diff.added.iter().filter_map(find).map(|program| (program, 0)).collect();
-        let mut obsolete: Vec<Id> = diff.removed.iter().flat_map(|name| self.fleet.replicas(name).to_vec()).collect();
-        let resized: Vec<_> = diff.instances.iter().filter_map(|change| find(&change.name)).collect();
+        let changed: Vec<_> = diff
+            .restarted
+            .iter()
+            .chain(&diff.updated)
+            .filter_map(find)
+            .collect();
+        let mut fresh: Vec<_> = diff
+            .added
+            .iter()
+            .filter_map(find)
+            .map(|program| (program, 0))
+            .collect();
+        let mut obsolete: Vec<Id> = diff
+            .removed
+            .iter()
+            .flat_map(|name| self.fleet.replicas(name).to_vec())
+            .collect();
+        let resized: Vec<_> = diff
+            .instances
+            .iter()
+            .filter_map(|change| find(&change.name))
+            .collect();
         for change in &diff.instances {
             let replicas = self.fleet.replicas(&change.name).to_vec();
-            obsolete.extend(replicas.iter().filter(|id| self.slots.get(id).is_some_and(|s| s.replica >= change.new)));
-            fresh.extend(find(&change.name).filter(|_| change.new > change.old).map(|program| (program, change.old)));
+            obsolete.extend(
+                replicas
+                    .iter()
+                    .filter(|id| self.slots.get(id).is_some_and(|s| s.replica >= change.new)),
+            );
+            fresh.extend(
+                find(&change.name)
+                    .filter(|_| change.new > change.old)
+                    .map(|program| (program, change.old)),
+            );
         }
         // What can fail comes first: log files that cannot be opened.
         let added = self.add_all(fresh)?;
@@ -122,15 +177,25 @@ impl Core {
                 self.request(Request::Start(id));
             }
         }
-        Ok(diff.restarted.iter().flat_map(|name| self.fleet.replicas(name).to_vec()).collect())
+        Ok(diff
+            .restarted
+            .iter()
+            .flat_map(|name| self.fleet.replicas(name).to_vec())
+            .collect())
     }
 
-    fn add_all(&mut self, programs: Vec<(&config::Program, u32)>) -> Result<Vec<(Id, bool)>, Refusal> {
+    fn add_all(
+        &mut self,
+        programs: Vec<(&config::Program, u32)>,
+    ) -> Result<Vec<(Id, bool)>, Refusal> {
         let mut added = Vec::new();
         for (program, from) in programs {
             let shared = Arc::new(program.clone());
             for replica in from..program.instances {
-                match self.add(Slot { program: Arc::clone(&shared), replica }) {
+                match self.add(Slot {
+                    program: Arc::clone(&shared),
+                    replica,
+                }) {
                     Ok(id) => added.push((id, program.autostart)),
                     Err(error) => {
                         for (id, _) in added {
@@ -148,9 +213,15 @@ impl Core {
     fn replace(&mut self, program: &config::Program) -> Result<(), Refusal> {
         let shared = Arc::new(program.clone());
         for id in self.fleet.replicas(&program.name).to_vec() {
-            let Some(replica) = self.slots.get(&id).map(|slot| slot.replica) else { continue };
-            let slot = Slot { program: Arc::clone(&shared), replica };
-            self.register(id, &slot).map_err(|error| unloggable(&program.name, &error))?;
+            let Some(replica) = self.slots.get(&id).map(|slot| slot.replica) else {
+                continue;
+            };
+            let slot = Slot {
+                program: Arc::clone(&shared),
+                replica,
+            };
+            self.register(id, &slot)
+                .map_err(|error| unloggable(&program.name, &error))?;
             self.fleet.update(id, slot.member());
             self.slots.insert(id, slot);
             self.changed.insert(id);
@@ -159,29 +230,43 @@ impl Core {
     }
 
     fn names(&self, ids: &[Id]) -> Vec<String> {
-        let mut names: Vec<String> =
-            ids.iter().filter_map(|id| self.slots.get(id)).map(|slot| slot.program.name.clone()).collect();
+        let mut names: Vec<String> = ids
+            .iter()
+            .filter_map(|id| self.slots.get(id))
+            .map(|slot| slot.program.name.clone())
+            .collect();
         names.dedup();
         names
     }
 }
 
 fn unloggable(name: &str, error: &crate::os::logs::LogError) -> Refusal {
-    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+    let cause = std::error::Error::source(error)
+        .map(|cause| format!(": {cause}"))
+        .unwrap_or_default();
     Refusal::Invalid(format!("{name}: {error}{cause}"))
 }
 
 fn summary(reloaded: &Reloaded) -> String {
-    let part = |what: &str, names: &[String]| (!names.is_empty()).then(|| format!("{what} {}", names.join(", ")));
+    let part = |what: &str, names: &[String]| {
+        (!names.is_empty()).then(|| format!("{what} {}", names.join(", ")))
+    };
     let parts: Vec<String> = [
         part("added", &reloaded.added),
         part("removed", &reloaded.removed),
         part("restarting", &reloaded.restarted),
         part("updated", &reloaded.updated),
-        part("needs a restart of the daemon:", &reloaded.needs_daemon_restart),
+        part(
+            "needs a restart of the daemon:",
+            &reloaded.needs_daemon_restart,
+        ),
     ]
     .into_iter()
     .flatten()
     .collect();
-    if parts.is_empty() { "nothing changed".into() } else { parts.join("; ") }
+    if parts.is_empty() {
+        "nothing changed".into()
+    } else {
+        parts.join("; ")
+    }
 }

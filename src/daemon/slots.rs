@@ -5,7 +5,6 @@ use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::config::{self, KillMode, Ready};
 use crate::observe::{About, LogCounters};
@@ -65,7 +64,11 @@ impl Slot {
     /// # Errors
     ///
     /// When its `env_file` cannot be read: that is a failed start like any other.
-    pub fn launch(&self, inherited: &[(OsString, OsString)], notify: &str) -> Result<Launch, SpawnFailure> {
+    pub fn launch(
+        &self,
+        inherited: &[(OsString, OsString)],
+        notify: &str,
+    ) -> Result<Launch, SpawnFailure> {
         let program = &self.program;
         let mut environment: BTreeMap<OsString, OsString> = inherited.iter().cloned().collect();
         environment.insert("ETERNAL_PROGRAM".into(), program.name.clone().into());
@@ -99,12 +102,11 @@ impl Slot {
 
     /// A launch of its readiness command, in its own surroundings.
     pub fn probe_launch(&self, command: &[String], launch: &Launch) -> Launch {
-        Launch { argv: command.to_vec(), family: true, ..launch.clone() }
-    }
-
-    /// From the stop signal to SIGKILL.
-    pub fn stop_timeout(&self) -> Duration {
-        self.program.policy.stop_timeout
+        Launch {
+            argv: command.to_vec(),
+            family: true,
+            ..launch.clone()
+        }
     }
 }
 
@@ -131,7 +133,12 @@ fn read_env_file(path: &Path) -> Result<Vec<(OsString, OsString)>, SpawnFailure>
             Some((key, value)) if !key.trim().is_empty() && !value.contains('\0') => {
                 pairs.push((key.trim().into(), unquoted(value.trim()).into()));
             }
-            _ => return Err(failure(FailureKind::Exec, format!("line {} is not KEY=VALUE", number + 1))),
+            _ => {
+                return Err(failure(
+                    FailureKind::Exec,
+                    format!("line {} is not KEY=VALUE", number + 1),
+                ));
+            }
         }
     }
     Ok(pairs)
@@ -151,9 +158,11 @@ mod tests {
     #[test]
     fn an_env_file_is_read_with_comments_quotes_and_export() {
         let file = tempfile::NamedTempFile::new().expect("a file");
-        std::fs::write(file.path(), "# c\n\nA=1\nexport B=\"two words\"\nC='x=y'\n").expect("written");
+        std::fs::write(file.path(), "# c\n\nA=1\nexport B=\"two words\"\nC='x=y'\n")
+            .expect("written");
         let pairs = read_env_file(file.path()).expect("read");
-        let expected = [("A", "1"), ("B", "two words"), ("C", "x=y")].map(|(k, v)| (k.into(), v.into()));
+        let expected =
+            [("A", "1"), ("B", "two words"), ("C", "x=y")].map(|(k, v)| (k.into(), v.into()));
         assert_eq!(pairs, expected);
     }
 
@@ -162,6 +171,9 @@ mod tests {
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), "A=1\nnonsense\n").expect("written");
         let failure = read_env_file(file.path()).expect_err("refused");
-        assert!(failure.message.ends_with("line 2 is not KEY=VALUE"), "{failure}");
+        assert!(
+            failure.message.ends_with("line 2 is not KEY=VALUE"),
+            "{failure}"
+        );
     }
 }

@@ -24,9 +24,15 @@ impl Web {
     /// # Errors
     ///
     /// When there is no thread or no event loop to be had.
-    pub fn start(metrics: Option<(Listener, Arc<App>)>, control: UnixListener, backend: Backend) -> io::Result<Self> {
+    pub fn start(
+        metrics: Option<(Listener, Arc<App>)>,
+        control: UnixListener,
+        backend: Backend,
+    ) -> io::Result<Self> {
         let (stop, stopped) = watch::channel(false);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         let serve = async move {
             let ended = |mut stopped: watch::Receiver<bool>| async move {
                 // A sender that is gone means the same.
@@ -35,17 +41,20 @@ impl Web {
             let control = server::serve(control, backend, ended(stopped.clone()));
             match metrics {
                 Some((listener, app)) => {
-                    let (metrics, control) = tokio::join!(observe::serve(listener, app, ended(stopped)), control);
+                    let (metrics, control) =
+                        tokio::join!(observe::serve(listener, app, ended(stopped)), control);
                     metrics.and(control)
                 }
                 None => control.await,
             }
         };
-        let thread = std::thread::Builder::new().name("web".into()).spawn(move || {
-            if let Err(error) = runtime.block_on(serve) {
-                tracing::error!("cannot serve HTTP: {error}");
-            }
-        })?;
+        let thread = std::thread::Builder::new()
+            .name("web".into())
+            .spawn(move || {
+                if let Err(error) = runtime.block_on(serve) {
+                    tracing::error!("cannot serve HTTP: {error}");
+                }
+            })?;
         Ok(Self { stop, thread })
     }
 
@@ -58,26 +67,35 @@ impl Web {
 
 /// Looks captured lines up in the log room.
 pub(super) fn ask_logs(logs: Logs) -> AskLogs {
-    Arc::new(move |LogQuery { program, lines, follow }| {
-        let logs = logs.clone();
-        Box::pin(async move {
-            // Asked for first, so that nothing falls between the past and the future.
-            let coming = follow.then(|| logs.follow(program.clone()));
-            let past = logs.tail(Query { program, lines }).await.unwrap_or_default();
-            let coming = coming.map(|mut from| {
-                let (to, lines) = tokio::sync::mpsc::channel(256);
-                tokio::spawn(async move {
-                    while let Some(line) = from.recv().await {
-                        if to.send(to_api(line)).await.is_err() {
-                            break;
+    Arc::new(
+        move |LogQuery {
+                  program,
+                  lines,
+                  follow,
+              }| {
+            let logs = logs.clone();
+            Box::pin(async move {
+                // Asked for first, so that nothing falls between the past and the future.
+                let coming = follow.then(|| logs.follow(program.clone()));
+                let past = logs
+                    .tail(Query { program, lines })
+                    .await
+                    .unwrap_or_default();
+                let coming = coming.map(|mut from| {
+                    let (to, lines) = tokio::sync::mpsc::channel(256);
+                    tokio::spawn(async move {
+                        while let Some(line) = from.recv().await {
+                            if to.send(to_api(line)).await.is_err() {
+                                break;
+                            }
                         }
-                    }
+                    });
+                    lines
                 });
-                lines
-            });
-            (past.into_iter().map(to_api).collect(), coming)
-        })
-    })
+                (past.into_iter().map(to_api).collect(), coming)
+            })
+        },
+    )
 }
 
 fn to_api(line: Line) -> api::LogLine {

@@ -1,6 +1,13 @@
 //! What there is to tell about the daemon itself.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tracing::Level;
+
+use super::telling::{Facts, Telling, tell};
+use super::{Observer, statistics, text};
+use crate::control::api;
 
 /// Something that happened to the daemon, not to one program.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,4 +88,109 @@ pub enum DaemonEvent {
         /// How many.
         count: u64,
     },
+}
+
+impl Observer {
+    /// Records something that happened to the daemon.
+    pub fn tell(&mut self, event: &DaemonEvent) {
+        let at = SystemTime::now();
+        let (level, kind, message) = match event {
+            DaemonEvent::Started { programs } => {
+                let version = &self.draft.identity.version;
+                let message = format!("eternal {version} started, programs: {programs}");
+                (Level::INFO, "daemon_started", message)
+            }
+            DaemonEvent::Ready => (
+                Level::INFO,
+                "daemon_ready",
+                "every program is ready".to_owned(),
+            ),
+            DaemonEvent::SignalReceived { name } => {
+                self.metrics.signal(name);
+                (Level::INFO, "signal", format!("{name} received"))
+            }
+            DaemonEvent::ReloadSucceeded { message } => {
+                self.reloaded(true, message, at);
+                (
+                    Level::INFO,
+                    "reloaded",
+                    format!("configuration reloaded: {message}"),
+                )
+            }
+            DaemonEvent::ReloadFailed { message } => {
+                self.reloaded(false, message, at);
+                (
+                    Level::ERROR,
+                    "reload_failed",
+                    format!("reload failed, nothing changed: {message}"),
+                )
+            }
+            DaemonEvent::OrphanReaped { pid } => {
+                self.metrics.orphan();
+                (
+                    Level::DEBUG,
+                    "orphan_reaped",
+                    format!("reaped orphan {pid}"),
+                )
+            }
+            DaemonEvent::SurvivorsFound { count } => {
+                let message =
+                    format!("an earlier daemon left processes behind: {count}; ending them");
+                (Level::WARN, "survivors_found", message)
+            }
+            DaemonEvent::SurvivorsEnded { count } => (
+                Level::INFO,
+                "survivors_ended",
+                format!("left-over processes ended: {count}"),
+            ),
+            DaemonEvent::Statistics => return statistics::log(&self.reader.status()),
+            DaemonEvent::Stopping { reason } => {
+                self.draft.stopping = true;
+                self.publish([]);
+                (
+                    Level::INFO,
+                    "daemon_stopping",
+                    format!("stopping: {reason}"),
+                )
+            }
+            DaemonEvent::Lingering { limit } => {
+                let limit = text::duration(*limit);
+                (
+                    Level::INFO,
+                    "lingering",
+                    format!("serving the final metrics for at most {limit}"),
+                )
+            }
+            DaemonEvent::Ended { code } => {
+                (Level::INFO, "daemon_ended", format!("ended with {code}"))
+            }
+            DaemonEvent::LogsReopened => (
+                Level::INFO,
+                "logs_reopened",
+                "log files reopened".to_owned(),
+            ),
+            DaemonEvent::LogTrouble { message } => (Level::WARN, "log_trouble", message.clone()),
+            DaemonEvent::Trouble { message } => (Level::WARN, "trouble", message.clone()),
+            DaemonEvent::LoopLag { late } => return self.metrics.lag(*late),
+            DaemonEvent::SpansDropped { count } => return self.metrics.spans_dropped(*count),
+        };
+        let telling = Telling {
+            level,
+            program: "",
+            kind,
+            message,
+            facts: Facts::default(),
+        };
+        tell(telling, at, &self.events);
+    }
+
+    fn reloaded(&mut self, successful: bool, message: &str, at: SystemTime) {
+        self.metrics.reload(successful, text::unix_seconds(at));
+        self.draft.last_reload = Some(Arc::new(api::ReloadStatus {
+            at: text::rfc3339(at),
+            successful,
+            message: message.to_owned(),
+        }));
+        self.publish([]);
+    }
 }

@@ -20,6 +20,7 @@ mod process_metrics;
 mod program_families;
 mod program_metrics;
 mod published;
+mod record;
 mod resources;
 mod statistics;
 mod status_page;
@@ -34,11 +35,13 @@ pub use crashes::CrashHistory;
 pub use daemon_events::DaemonEvent;
 pub use exposition::{CONTENT_TYPE, Reader};
 pub use http::{Alive, App, Listener, serve};
+pub use ledger::describe;
 pub use observer::{Observer, Setup};
 pub use process_metrics::ProcessMetrics;
 pub use program_metrics::ProgramCollector;
 pub use published::{Program, Published};
 pub use resources::{OwnSampler, Sample, Sampler, Usage};
+pub use text::{duration, rfc3339};
 
 /// What is counted of one captured stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

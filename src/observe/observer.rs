@@ -2,19 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use tokio::sync::{broadcast, watch};
 use tracing::Level;
 
-use super::ledger::{LastExit, Ledger};
-use super::published::{Program, Published};
+use super::ledger::Ledger;
+use super::published::Published;
+use super::record::{Record, started_sentence, unknown};
 use super::resources::{OwnSampler, Resources, Sampler};
 use super::telling::{Facts, Telling, tell};
-use super::{About, DaemonEvent, Identity, ProcessMetrics, Reader, statistics, text, why};
+use super::{About, Identity, ProcessMetrics, Reader, text, why};
 use crate::control::api;
-use crate::supervision::{Cause, Event, Exit, Id, SpawnFailure, State, View};
+use crate::supervision::{Cause, Event, FailureKind, Id, View};
 
 /// Followers of `/v1/events` that are this many events behind lose the oldest.
 const EVENTS_KEPT: usize = 256;
@@ -34,22 +34,11 @@ pub struct Setup {
 pub struct Observer {
     records: BTreeMap<Id, Record>,
     changed: BTreeSet<Id>,
-    draft: Published,
+    pub(super) draft: Published,
     published: watch::Sender<Arc<Published>>,
-    events: broadcast::Sender<api::EventRecord>,
-    metrics: ProcessMetrics,
-    reader: Reader,
-}
-
-struct Record {
-    about: Arc<About>,
-    ledger: Ledger,
-    view: View,
-    shown: Arc<AtomicU64>,
-    /// A crash whose consequence is not known yet.
-    crash: Option<api::Crash>,
-    /// An end that a restart may follow: when it was seen, and the delays decided since.
-    pause: Option<(Instant, Duration)>,
+    pub(super) events: broadcast::Sender<api::EventRecord>,
+    pub(super) metrics: ProcessMetrics,
+    pub(super) reader: Reader,
 }
 
 impl Observer {
@@ -92,6 +81,15 @@ impl Observer {
         self.metrics.clone()
     }
 
+    /// Why a program is in its state, in a sentence, as published; empty for an unknown one.
+    #[must_use]
+    pub fn why(&self, id: Id) -> String {
+        self.draft
+            .program(id)
+            .map(|program| why::why(program, &self.draft))
+            .unwrap_or_default()
+    }
+
     /// Returns where every event is told, with the sentence of the log.
     #[must_use]
     pub fn events(&self) -> broadcast::Sender<api::EventRecord> {
@@ -120,6 +118,7 @@ impl Observer {
     /// Forgets a replica: its series are gone at once.
     pub fn remove(&mut self, id: Id) {
         self.records.remove(&id);
+        self.changed.insert(id);
         self.publish([]);
     }
 
@@ -144,6 +143,8 @@ impl Observer {
 
     /// Records something that happened to a program. Returns a finished crash record (without
     /// its last output) as soon as what follows from the crash is known.
+    ///
+    /// Long on purpose: one match, so that what an event means is read in one place.
     pub fn record(&mut self, id: Id, event: &Event) -> Option<api::Crash> {
         let (now, at) = (Instant::now(), SystemTime::now());
         let other = if let Event::Waiting { dependency } = event {
@@ -235,8 +236,7 @@ impl Observer {
                 )
             }
             Event::StartTimedOut { run, after } => {
-                record.ledger.start_failures[crate::supervision::FailureKind::Timeout as usize] +=
-                    1;
+                record.ledger.start_failures[FailureKind::Timeout as usize] += 1;
                 let facts = Facts {
                     run: Some(run.0),
                     took: Some(*after),
@@ -304,6 +304,7 @@ impl Observer {
             }
             Event::Stopped { run, took } => {
                 verdict(record, "stopped".to_owned());
+                record.pause = None;
                 if run.is_some() {
                     record.ledger.stop.observe(*took);
                 }
@@ -366,6 +367,10 @@ impl Observer {
                 )
             }
             Event::Failed { reason } => {
+                // After a give-up with a retry the pause goes on.
+                if record.ledger.given_up.is_none() {
+                    record.pause = None;
+                }
                 verdict(record, format!("not started again: {reason}"));
                 (
                     Level::ERROR,
@@ -416,224 +421,5 @@ impl Observer {
             || "another program".to_owned(),
             |record| record.about.display_name.clone(),
         )
-    }
-
-    /// Records something that happened to the daemon.
-    pub fn tell(&mut self, event: &DaemonEvent) {
-        let at = SystemTime::now();
-        let (level, kind, message) = match event {
-            DaemonEvent::Started { programs } => {
-                let version = &self.draft.identity.version;
-                let message = format!("eternal {version} started, programs: {programs}");
-                (Level::INFO, "daemon_started", message)
-            }
-            DaemonEvent::Ready => (
-                Level::INFO,
-                "daemon_ready",
-                "every program is ready".to_owned(),
-            ),
-            DaemonEvent::SignalReceived { name } => {
-                self.metrics.signal(name);
-                (Level::INFO, "signal", format!("{name} received"))
-            }
-            DaemonEvent::ReloadSucceeded { message } => {
-                self.reloaded(true, message, at);
-                (
-                    Level::INFO,
-                    "reloaded",
-                    format!("configuration reloaded: {message}"),
-                )
-            }
-            DaemonEvent::ReloadFailed { message } => {
-                self.reloaded(false, message, at);
-                (
-                    Level::ERROR,
-                    "reload_failed",
-                    format!("reload failed, nothing changed: {message}"),
-                )
-            }
-            DaemonEvent::OrphanReaped { pid } => {
-                self.metrics.orphan();
-                (
-                    Level::DEBUG,
-                    "orphan_reaped",
-                    format!("reaped orphan {pid}"),
-                )
-            }
-            DaemonEvent::SurvivorsFound { count } => {
-                let message =
-                    format!("an earlier daemon left processes behind: {count}; ending them");
-                (Level::WARN, "survivors_found", message)
-            }
-            DaemonEvent::SurvivorsEnded { count } => (
-                Level::INFO,
-                "survivors_ended",
-                format!("left-over processes ended: {count}"),
-            ),
-            DaemonEvent::Statistics => return statistics::log(&self.reader.status()),
-            DaemonEvent::Stopping { reason } => {
-                self.draft.stopping = true;
-                self.publish([]);
-                (
-                    Level::INFO,
-                    "daemon_stopping",
-                    format!("stopping: {reason}"),
-                )
-            }
-            DaemonEvent::Lingering { limit } => {
-                let limit = text::duration(*limit);
-                (
-                    Level::INFO,
-                    "lingering",
-                    format!("serving the final metrics for at most {limit}"),
-                )
-            }
-            DaemonEvent::Ended { code } => {
-                (Level::INFO, "daemon_ended", format!("ended with {code}"))
-            }
-            DaemonEvent::LogsReopened => (
-                Level::INFO,
-                "logs_reopened",
-                "log files reopened".to_owned(),
-            ),
-            DaemonEvent::LogTrouble { message } => (Level::WARN, "log_trouble", message.clone()),
-            DaemonEvent::Trouble { message } => (Level::WARN, "trouble", message.clone()),
-            DaemonEvent::LoopLag { late } => return self.metrics.lag(*late),
-            DaemonEvent::SpansDropped { count } => return self.metrics.spans_dropped(*count),
-        };
-        let telling = Telling {
-            level,
-            program: "",
-            kind,
-            message,
-            facts: Facts::default(),
-        };
-        tell(telling, at, &self.events);
-    }
-
-    fn reloaded(&mut self, successful: bool, message: &str, at: SystemTime) {
-        self.metrics.reload(successful, text::unix_seconds(at));
-        self.draft.last_reload = Some(Arc::new(api::ReloadStatus {
-            at: text::rfc3339(at),
-            successful,
-            message: message.to_owned(),
-        }));
-        self.publish([]);
-    }
-}
-
-type Line<'a> = (Level, &'static str, String, Facts<'a>);
-
-impl Record {
-    fn started(&mut self, cause: Option<Cause>, now: Instant) {
-        self.ledger.start(cause);
-        // One that came before its delay was over is a person's doing, and has no latency.
-        if let Some((since, delay)) = self.pause.take()
-            && cause.is_some()
-            && let Some(latency) = now.saturating_duration_since(since).checked_sub(delay)
-        {
-            self.ledger.restart_latency.observe(latency);
-        }
-    }
-
-    fn delayed(&mut self, by: Duration) {
-        if let Some((_, delay)) = &mut self.pause {
-            *delay += by;
-        }
-    }
-
-    fn start_failed(&mut self, failure: &SpawnFailure, now: Instant, at: SystemTime) {
-        self.ledger.start_failed(failure, at);
-        self.pause = Some((now, Duration::ZERO));
-        self.crash = self.crash_record(None);
-    }
-
-    fn exited(&mut self, exit: &Exit, now: Instant, at: SystemTime) {
-        self.ledger.exit(exit, at);
-        self.pause = Some((now, Duration::ZERO));
-        if exit.reason.is_crash() {
-            self.crash = self.crash_record(Some(exit.pid));
-        }
-    }
-
-    fn crash_record(&self, pid: Option<i32>) -> Option<api::Crash> {
-        let exit: &LastExit = self.ledger.last_exit.as_ref()?;
-        Some(api::Crash {
-            at: text::rfc3339(exit.at),
-            program: self.about.name.clone(),
-            replica: self.about.replica,
-            pid,
-            reason: exit.reason.label().to_owned(),
-            code: exit.code(),
-            signal: exit.signal(),
-            description: exit.description.to_string(),
-            ran_seconds: exit.ran.as_secs_f64(),
-            verdict: String::new(),
-            last_output: Vec::new(),
-        })
-    }
-
-    fn exit_line<'a>(&self, exit: &Exit) -> Line<'a> {
-        let how = self
-            .ledger
-            .last_exit
-            .as_ref()
-            .map_or("", |last| &*last.description);
-        let level = if exit.reason.is_crash() {
-            Level::WARN
-        } else {
-            Level::INFO
-        };
-        let facts = Facts {
-            pid: Some(exit.pid),
-            run: Some(exit.run.0),
-            reason: Some(exit.reason.label()),
-            code: exit.status.code(),
-            signal: exit.status.signal(),
-            took: Some(exit.ran),
-            ..Facts::default()
-        };
-        (
-            level,
-            "exited",
-            format!("exited: {how} after {}", text::duration(exit.ran)),
-            facts,
-        )
-    }
-
-    fn program(&self, id: Id, (now, wall): (Instant, SystemTime)) -> Program {
-        let due = matches!(self.view.state, State::Backoff | State::Failed);
-        let deadline = self.view.deadline.filter(|_| due);
-        Program {
-            id,
-            about: Arc::clone(&self.about),
-            view: self.view.clone(),
-            ledger: self.ledger.clone(),
-            next_start: deadline.map(|at| wall + at.saturating_duration_since(now)),
-            shown: Arc::clone(&self.shown),
-        }
-    }
-}
-
-fn started_sentence(cause: Option<Cause>) -> String {
-    match cause {
-        None => "started".to_owned(),
-        Some(cause) => format!("restarted ({})", cause.label()),
-    }
-}
-
-/// How a program stands before the loop has said anything about it.
-fn unknown() -> View {
-    View {
-        state: State::Stopped,
-        desired: false,
-        ready: false,
-        run: None,
-        ran: Duration::ZERO,
-        crashes: Vec::new(),
-        deadline: None,
-        backoff: None,
-        why: "not started yet",
-        waits_for: None,
     }
 }

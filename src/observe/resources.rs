@@ -93,10 +93,17 @@ struct Account {
     totals: Totals,
 }
 
+/// The latest sample, of which runs, and when.
+struct Latest {
+    at: Instant,
+    of: Vec<(Id, Run)>,
+    sample: Arc<Sample>,
+}
+
 #[derive(Default)]
 struct Book {
     accounts: HashMap<Id, Account>,
-    sample: Option<(Instant, Vec<(Id, Run)>, Arc<Sample>)>,
+    latest: Option<Latest>,
 }
 
 /// Keeps the accounts between looks.
@@ -126,18 +133,22 @@ impl Resources {
         let keys: Vec<(Id, Run)> = wanted.iter().map(|(id, run, _)| (*id, *run)).collect();
         let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        if let Some((at, of, sample)) = &book.sample
-            && now.duration_since(*at) < FRESH
-            && *of == keys
+        if let Some(latest) = &book.latest
+            && now.duration_since(latest.at) < FRESH
+            && latest.of == keys
         {
-            return Arc::clone(sample);
+            return Arc::clone(&latest.sample);
         }
         book.accounts
             .retain(|id, _| published.program(*id).is_some());
         let pairs: Vec<(u32, i32)> = wanted.iter().map(|(id, _, pid)| (id.0, *pid)).collect();
         let answers = (self.sampler)(&pairs);
         let sample = Arc::new(book.enter(&wanted, &answers, now));
-        book.sample = Some((Instant::now(), keys, Arc::clone(&sample)));
+        book.latest = Some(Latest {
+            at: Instant::now(),
+            of: keys,
+            sample: Arc::clone(&sample),
+        });
         sample
     }
 }

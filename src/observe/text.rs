@@ -36,8 +36,8 @@ pub fn duration(d: Duration) -> String {
         };
     }
     let (large, small) = match seconds {
-        ..3600 => ((seconds / 60, "m"), (seconds % 60, "s")),
-        ..86_400 => ((seconds / 3600, "h"), (seconds % 3600 / 60, "m")),
+        0..=3599 => ((seconds / 60, "m"), (seconds % 60, "s")),
+        3600..=86_399 => ((seconds / 3600, "h"), (seconds % 3600 / 60, "m")),
         _ => ((seconds / 86_400, "d"), (seconds % 86_400 / 3600, "h")),
     };
     match small.0 {

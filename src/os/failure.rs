@@ -2,7 +2,7 @@
 
 use std::ffi::{CString, OsStr};
 use std::fs;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -181,7 +181,8 @@ fn missing_interpreter(path: &PathBuf) -> String {
 
 /// The kernel's words, so that they fit after a colon.
 fn cause(errno: Errno) -> String {
-    let description = errno.desc();
+    let description = io::Error::from(errno).to_string();
+    let description = description.split(" (os error").next().unwrap_or_default();
     let mut letters = description.chars();
     let first = letters.next().map(|letter| letter.to_ascii_lowercase());
     first.into_iter().chain(letters).collect()

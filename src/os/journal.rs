@@ -23,7 +23,7 @@ use store::Store;
 const QUEUE: usize = 16_384;
 
 /// The writing end of the state directory.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Journal {
     queue: SyncSender<Record>,
     errors: Arc<AtomicU64>,

@@ -16,6 +16,8 @@ pub mod launch;
 /// Resource limits, by name.
 pub mod limits;
 pub mod logs;
+/// The child's side of a spawn: nothing but system calls.
+mod newborn;
 pub mod notify;
 pub mod pid_file;
 /// Processes by descriptor instead of by number.

@@ -70,12 +70,27 @@ impl NotifySocket {
                 let file = (path.clone(), (metadata.dev(), metadata.ino()));
                 (socket, text.to_owned(), Some(file))
             }
-            None => {
-                let name = format!("eternal/{}/{:016x}", std::process::id(), fastrand::u64(..));
-                let socket = StdDatagram::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
-                (socket, format!("@{name}"), None)
-            }
+            None => return Self::bind_abstract(),
         };
+        Self::open(socket, address, file)
+    }
+
+    /// Opens the socket at an abstract address, where no directory can be written to.
+    ///
+    /// # Errors
+    ///
+    /// When there is no socket to be had.
+    pub fn bind_abstract() -> io::Result<Self> {
+        let name = format!("eternal/{}/{:016x}", std::process::id(), fastrand::u64(..));
+        let socket = StdDatagram::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
+        Self::open(socket, format!("@{name}"), None)
+    }
+
+    fn open(
+        socket: StdDatagram,
+        address: String,
+        file: Option<(PathBuf, (u64, u64))>,
+    ) -> io::Result<Self> {
         setsockopt(&socket, sockopt::PassCred, &true)?;
         socket.set_nonblocking(true)?;
         let socket = UnixDatagram::from_std(socket)?;
@@ -107,6 +122,16 @@ impl NotifySocket {
                 return Ok(told);
             }
         }
+    }
+}
+
+impl Notification {
+    /// Tells whether it says READY=1.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.state
+            .iter()
+            .any(|(key, value)| key == "READY" && value == "1")
     }
 }
 

@@ -19,6 +19,26 @@ pub enum Signal {
     Statistics,
 }
 
+impl Signal {
+    /// Returns its name, as the metrics and the log have it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Terminate => "SIGTERM",
+            Self::Interrupt => "SIGINT",
+            Self::Hangup => "SIGHUP",
+            Self::ReopenLogs => "SIGUSR1",
+            Self::Statistics => "SIGUSR2",
+        }
+    }
+
+    /// Tells whether it asks for the end of the daemon.
+    #[must_use]
+    pub const fn ends_the_daemon(self) -> bool {
+        matches!(self, Self::Terminate | Self::Interrupt)
+    }
+}
+
 /// The stream of signals to the daemon.
 #[derive(Debug)]
 pub struct Signals {

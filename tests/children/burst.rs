@@ -24,7 +24,7 @@ fn no_status_is_lost_when_many_children_and_orphans_end_at_once() {
         let mut all = Vec::new();
         for code in 1..=i32::try_from(MANY).expect("small") {
             let script = format!(
-                "exec 3<gate; (sh -c 'read x; exit 77' <&3 & echo $!); read x <&3; exit {code}"
+                "exec 3<gate; (sh -c 'read x; exit 77' <&3 & echo $!); echo up; read x <&3; exit {code}"
             );
             let mut launch = world.launch(&["/bin/sh", "-c", &script]);
             launch.family = false;
@@ -35,6 +35,11 @@ fn no_status_is_lost_when_many_children_and_orphans_end_at_once() {
         let mut orphans = Vec::new();
         for started in &mut all {
             orphans.push(started.number().await);
+            assert_eq!(
+                started.line().await,
+                "up",
+                "the parent of the orphan is gone"
+            );
         }
         // The end of the fifo is the common moment of death.
         drop(opener);

@@ -9,6 +9,7 @@ mod world;
 
 use std::fs;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
 
 use eternal::os::children::News;
 use eternal::os::limits::Resource;
@@ -84,6 +85,7 @@ fn a_child_finds_a_clean_world() {
         let started = world
             .start(&world.launch(&["sleep", "1000"]))
             .expect("sleep is there");
+        world::executed(started.pid).await;
         let proc = format!("/proc/{}", started.pid);
         let mut descriptors: Vec<String> = fs::read_dir(format!("{proc}/fd"))
             .expect("a living process")
@@ -154,6 +156,8 @@ fn a_child_runs_as_its_user_and_enters_the_directory_as_that_user() {
             eprintln!("skipped: only root can switch users");
             return;
         }
+        let private = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(world.directory(), private).expect("a mode");
         let mut launch = world.launch(&["sleep", "1000"]);
         launch.user = Some("nobody".to_owned());
         let failure = world
@@ -169,6 +173,7 @@ fn a_child_runs_as_its_user_and_enters_the_directory_as_that_user() {
 
         launch.working_directory = "/".into();
         let started = world.start(&launch).expect("everybody may enter the root");
+        world::executed(started.pid).await;
         assert_eq!(
             world::status(started.pid, "Uid"),
             "65534\t65534\t65534\t65534"
@@ -260,21 +265,24 @@ fn kill_ends_what_ignores_the_stop_signal() {
 fn news_can_be_waited_for_and_given_up_without_loss() {
     within(async |world| {
         let started = world
-            .start(&world.launch(&["sleep", "0.05"]))
+            .start(&world.launch(&["sleep", "1000"]))
             .expect("it starts");
-        let mut cancelled = 0;
-        let news = loop {
+        for round in 0..20 {
+            if round == 10 {
+                world::signal(started.pid, Signal::SIGKILL);
+                world::wait_for_state(started.pid, "Z").await;
+            }
             tokio::select! {
                 biased;
                 // The leftover of another test may end meanwhile.
-                news @ News::Exited { .. } = world.children.next() => break news,
-                () = tokio::task::yield_now() => cancelled += 1,
+                news @ News::Exited { .. } = world.children.next() => {
+                    assert!(round >= 10, "{news:?}");
+                    assert!(matches!(news, News::Exited { run, .. } if run == started.run));
+                    return;
+                }
+                () = tokio::task::yield_now() => {}
             }
-        };
-        assert!(cancelled > 0);
-        assert!(
-            matches!(news, News::Exited { run, .. } if run == started.run),
-            "{news:?}"
-        );
+        }
+        world.exit(started.run).await;
     });
 }

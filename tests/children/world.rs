@@ -242,3 +242,19 @@ pub async fn wait_for_state(pid: i32, state: &str) {
         .await
         .expect("the state in time");
 }
+
+/// Waits until the kernel has finished the execution of a program: it lets us go on as soon as the
+/// program cannot fail to start, which is before its environment can be read.
+pub async fn executed(pid: i32) {
+    let finished = async {
+        while fs::read(format!("/proc/{pid}/environ"))
+            .expect("a process")
+            .is_empty()
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, finished)
+        .await
+        .expect("an environment in time");
+}

@@ -1,0 +1,381 @@
+//! The daemon: puts the rooms together, runs the loop, and takes everything down again.
+
+mod core;
+mod crash_records;
+mod linger;
+mod orders;
+mod outside;
+mod progress;
+mod readiness;
+mod reload;
+mod slots;
+mod web;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
+use std::fmt::Display;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::mpsc;
+
+use self::core::{Core, Inbox};
+use crate::config::{Loaded, Sources};
+use crate::control::api::Progress;
+use crate::control::server::{self, Backend};
+use crate::observe::{self, App, CrashHistory, DaemonEvent, Identity, Observer, Setup};
+use crate::os::children::Children;
+use crate::os::journal::{self, Journal};
+use crate::os::logs::Logs;
+use crate::os::notify::{NotifySocket, Systemd};
+use crate::os::pid_file::{Found, PidFile, PidFileError};
+use crate::os::signals::Signals;
+use crate::os::{self, session, survivors};
+use crate::supervision::{Fleet, Outbox, Outcome, Request};
+use slots::Slot;
+
+/// Orders and pings that may wait for the loop.
+const QUEUE: usize = 256;
+/// What is left to write when the daemon ends may take this long.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// What the command line asks of the daemon.
+#[derive(Debug)]
+pub struct Start {
+    /// Where the config comes from, for reloads.
+    pub sources: Sources,
+    /// The config.
+    pub loaded: Loaded,
+    /// Run in the background: leave the terminal, report progress on standard output.
+    pub detached: bool,
+    /// The command line, without the program's own name.
+    pub arguments: Vec<String>,
+}
+
+/// Why the daemon could not start.
+struct Refusal {
+    message: String,
+    /// 1: something is in the way that may pass; 2: the configuration cannot work here.
+    code: u8,
+}
+
+/// Supervises until there is nothing left to do; returns the exit code (contract, section 1).
+#[must_use]
+pub fn run(start: Start) -> u8 {
+    let detached = start.detached;
+    match prepare_and_run(start) {
+        Ok(code) => code,
+        Err(Refusal { message, code }) => {
+            if detached {
+                progress::say(&Progress {
+                    message: message.clone(),
+                    outcome: Some(false),
+                });
+            } else {
+                eprintln!("eternal: {message}");
+            }
+            code
+        }
+    }
+}
+
+fn prepare_and_run(start: Start) -> Result<u8, Refusal> {
+    if start.detached {
+        session::leave_terminal().map_err(|error| refuse(1, "leave the terminal", &error))?;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| refuse(1, "start the event loop", &error))?;
+    // Before anything that takes time: without handlers PID 1 ignores these signals.
+    let signals = {
+        let _inside = runtime.enter();
+        Signals::new().map_err(|error| refuse(1, "handle signals", &error))?
+    };
+    let nofile = os::raise_nofile();
+    let config = &start.loaded.config;
+    let pid_file =
+        PidFile::acquire(&config.daemon.pid_file).map_err(|error| pid_file_refusal(&error))?;
+    let listener = outside::listen(&config.metrics)?;
+    let logs = outside::start_logs(config, start.detached)?;
+    let control = server::bind(&config.daemon.socket).map_err(|error| refuse_plainly(1, &error))?;
+    if let Err(errno) = nofile {
+        tracing::warn!("cannot raise the limit of open files: {errno}");
+    }
+    for warning in &start.loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    if !matches!(pid_file.found(), Found::None) {
+        tracing::warn!("replaced a {}", pid_file.found());
+    }
+    let socket = config.daemon.socket.clone();
+    let open = Open {
+        signals,
+        listener,
+        logs: logs.clone(),
+        control,
+    };
+    let result = runtime.block_on(supervise(start, open));
+    // The socket may be a newer daemon's only if the pid file was, and its lock is ours.
+    let _ = std::fs::remove_file(&socket);
+    pid_file.release();
+    logs.shutdown(LAST_WORDS);
+    result
+}
+
+/// What was opened before anything was started.
+struct Open {
+    signals: Signals,
+    listener: Option<observe::Listener>,
+    logs: Logs,
+    control: std::os::unix::net::UnixListener,
+}
+
+async fn supervise(start: Start, open: Open) -> Result<u8, Refusal> {
+    let systemd = Systemd::from_env();
+    let (journal, found) = Journal::open(&start.loaded.config.daemon.state_dir, |trouble| {
+        tracing::warn!("{trouble}")
+    });
+    let children = Children::new(&found.marker).map_err(|error| refuse_plainly(1, &error))?;
+    let notifications =
+        NotifySocket::bind(&start.loaded.config.daemon.state_dir.join("notify.sock"))
+            .or_else(|_| NotifySocket::bind_abstract())
+            .map_err(|error| refuse(1, "make the socket for READY=1", &error))?;
+    let history = CrashHistory::load(found.crashes.join("\n").as_bytes());
+    let scraping = open.listener.is_some();
+    let observer = observe(&start, &found, scraping)?;
+
+    let (commands, orders) = mpsc::channel(QUEUE);
+    let (ping, pings) = mpsc::channel(QUEUE);
+    let (probed, ready) = mpsc::channel(QUEUE);
+    let app = Arc::new(App::new(
+        observer.reader(),
+        observer.metrics(),
+        outside::alive(ping),
+    ));
+    let reader = observer.reader();
+    let backend = Backend {
+        status: Arc::new(move || reader.status()),
+        crashes: {
+            let history = history.clone();
+            Arc::new(move |program| history.query(program))
+        },
+        logs: web::ask_logs(open.logs.clone()),
+        events: observer.events(),
+        commands,
+    };
+    let metrics = open.listener.map(|listener| (listener, Arc::clone(&app)));
+
+    let mut inbox = Inbox {
+        signals: open.signals,
+        commands: orders,
+        notifications,
+        probed: ready,
+        pings,
+    };
+    let config = start.loaded.config;
+    let now = Instant::now();
+    let mut core = Core {
+        fleet: Fleet::default(),
+        out: Outbox::new(),
+        slots: BTreeMap::new(),
+        changed: BTreeSet::new(),
+        children,
+        observer,
+        logs: open.logs,
+        journal: journal.clone(),
+        readiness: readiness::Readiness::new(inbox.notifications.address().to_owned(), probed),
+        orders: orders::Orders::default(),
+        reloads: reload::Reloads::new(start.sources),
+        start_up: progress::StartUp::new(start.detached),
+        crashes: crash_records::CrashRecords::new(history, journal.clone()),
+        watchdog_due: systemd.watchdog_interval().map(|within| now + within / 2),
+        statistics_due: config.daemon.stats_interval.map(|every| now + every),
+        systemd,
+        inherited: outside::inherited_environment(),
+        config,
+    };
+    end_survivors(&mut core, &found).await;
+    core.populate()?;
+    let web = web::Web::start(metrics, open.control, backend)
+        .map_err(|error| refuse(1, "start serving HTTP", &error))?;
+    core.start_all();
+    let outcome = core.run(&mut inbox).await;
+    let code = core
+        .conclude(outcome, &mut inbox, scraping.then(|| app.scrapes()))
+        .await;
+    core.orders.everything_is_gone();
+    web.end();
+    journal.flush(LAST_WORDS);
+    Ok(code)
+}
+
+fn observe(start: &Start, found: &journal::Loaded, scraping: bool) -> Result<Observer, Refusal> {
+    let config = &start.loaded.config;
+    let identity = Identity {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        revision: option_env!("ETERNAL_REVISION")
+            .unwrap_or_default()
+            .to_owned(),
+        rustc: option_env!("ETERNAL_RUSTC").unwrap_or_default().to_owned(),
+        arguments: start.arguments.clone(),
+        directory: start.sources.directory.display().to_string(),
+        config_file: config.file.as_ref().map(|file| file.display().to_string()),
+        metrics_address: config
+            .metrics
+            .listen
+            .as_ref()
+            .filter(|_| scraping)
+            .map(outside::address),
+        since: Instant::now(),
+        started_at: SystemTime::now(),
+    };
+    let setup = Setup {
+        identity,
+        usage: outside::sampler(found.marker.clone()),
+        own_usage: outside::own_sampler(),
+    };
+    Observer::new(setup).map_err(|error| refuse(1, "set up the metrics", &error))
+}
+
+/// Ends what an earlier daemon left: a second copy beside it would be worse than a late start.
+async fn end_survivors(core: &mut Core, found: &journal::Loaded) {
+    let survivors = survivors::find(&found.marker, &found.running);
+    if survivors.is_empty() {
+        return;
+    }
+    core.observer.tell(&DaemonEvent::SurvivorsFound {
+        count: survivors.len(),
+    });
+    let mut by_program: BTreeMap<String, Vec<survivors::Survivor>> = BTreeMap::new();
+    for survivor in survivors {
+        tracing::warn!(
+            pid = survivor.identity.pid(),
+            "an earlier daemon left {}",
+            survivor.name
+        );
+        by_program
+            .entry(survivor.name.clone())
+            .or_default()
+            .push(survivor);
+    }
+    let mut ended = 0;
+    for (name, list) in by_program {
+        let program = core
+            .config
+            .programs
+            .iter()
+            .find(|p| Some(p.name.as_str()) == name.split('/').next());
+        let (signal, grace) = program.map_or((nix::libc::SIGTERM, Duration::from_secs(5)), |p| {
+            (p.stop_signal, p.policy.stop_timeout)
+        });
+        let outcome = survivors::end(&found.marker, list, signal, grace).await;
+        ended += outcome.terminated + outcome.killed;
+        for left in outcome.left {
+            let message = format!("process {} of {name} outlives SIGKILL", left.identity.pid());
+            core.observer.tell(&DaemonEvent::Trouble { message });
+        }
+    }
+    core.observer
+        .tell(&DaemonEvent::SurvivorsEnded { count: ended });
+}
+
+impl Core {
+    /// Adds every configured replica.
+    fn populate(&mut self) -> Result<(), Refusal> {
+        for program in self.config.programs.clone() {
+            let program = Arc::new(program);
+            for replica in 0..program.instances {
+                let slot = Slot {
+                    program: Arc::clone(&program),
+                    replica,
+                };
+                self.add(slot).map_err(|error| refuse_plainly(2, &error))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn start_all(&mut self) {
+        self.observer.tell(&DaemonEvent::Started {
+            programs: self.slots.len(),
+        });
+        let starting: Vec<_> = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| slot.program.autostart)
+            .collect();
+        let starting: Vec<_> = starting
+            .into_iter()
+            .map(|(id, slot)| (*id, slot.display_name()))
+            .collect();
+        for (id, name) in &starting {
+            self.start_up.expect(*id, name.clone());
+        }
+        for (id, _) in starting {
+            self.request(Request::Start(id));
+        }
+    }
+
+    /// Tells how it ended, lingers if that was a give-up, and returns the exit code.
+    async fn conclude(
+        &mut self,
+        outcome: Outcome,
+        inbox: &mut Inbox,
+        scrapes: Option<tokio::sync::watch::Receiver<u64>>,
+    ) -> u8 {
+        self.start_up.interrupted();
+        self.report_start_up();
+        if !self.fleet.is_shutting_down() {
+            let reason = "nothing is left to run".to_owned();
+            self.observer.tell(&DaemonEvent::Stopping { reason });
+        }
+        self.systemd_says(Systemd::stopping);
+        self.observer.tell(&DaemonEvent::Statistics);
+        let code = match outcome {
+            Outcome::Stopped | Outcome::Completed => 0,
+            Outcome::Failed | Outcome::Unkillable => 1,
+        };
+        if outcome == Outcome::Failed
+            && let Some(scrapes) = scrapes
+        {
+            self.linger(inbox, scrapes).await;
+        }
+        self.observer.tell(&DaemonEvent::Ended { code });
+        code
+    }
+}
+
+fn pid_file_refusal(error: &PidFileError) -> Refusal {
+    match error {
+        PidFileError::Held { .. } => refuse_plainly(1, error),
+        PidFileError::NotAFile { .. }
+        | PidFileError::Contested { .. }
+        | PidFileError::System { .. } => refuse_plainly(2, error),
+    }
+}
+
+/// An error that says itself what could not be done.
+fn refuse_plainly(code: u8, error: &dyn Error) -> Refusal {
+    Refusal {
+        message: with_causes(error),
+        code,
+    }
+}
+
+fn refuse(code: u8, operation: &str, error: &(impl Display + ?Sized)) -> Refusal {
+    Refusal {
+        message: format!("cannot {operation}: {error}"),
+        code,
+    }
+}
+
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

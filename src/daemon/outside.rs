@@ -1,0 +1,223 @@
+//! What the daemon opens and lends: listeners, logs, samplers, the environment for its children.
+
+use std::ffi::OsString;
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{mpsc, oneshot};
+use tracing::Level;
+
+use super::{Refusal, refuse, refuse_plainly};
+use crate::config::{Config, Listen, LogFormat, LogLevel, Metrics};
+use crate::observe::log::{self, LogRecord};
+use crate::observe::{Alive, Listener, OwnSampler, Sampler, Usage};
+use crate::os::logs::{self, Logs, Options, Record, Stderr};
+use crate::os::notify::STRIPPED;
+use crate::os::procfs;
+use crate::os::session::{self, StandardError};
+
+/// Opens the metrics listener.
+///
+/// # Errors
+///
+/// When the address is taken or not ours: exit 2, before anything is started.
+pub(super) fn listen(metrics: &Metrics) -> Result<Option<Listener>, Refusal> {
+    let Some(listen) = &metrics.listen else {
+        return Ok(None);
+    };
+    let operation = format!("listen on {} for /metrics", address(listen));
+    let listener = match listen {
+        Listen::Tcp(at) => TcpListener::bind(at).and_then(|listener| {
+            listener.set_nonblocking(true)?;
+            Ok(Listener::Tcp(listener))
+        }),
+        Listen::Unix(path) => bind_unix(path).map(Listener::Unix),
+    };
+    listener
+        .map(Some)
+        .map_err(|error| match (error.kind(), listen) {
+            (io::ErrorKind::AddrInUse, Listen::Tcp(at)) => {
+                let hint = format!(
+                    "{error}; `ss -ltnp 'sport = :{}'` shows which process holds it",
+                    at.port()
+                );
+                refuse(2, &operation, &hint)
+            }
+            _ => refuse(2, &operation, &error),
+        })
+}
+
+/// Replaces the socket of a daemon that is gone, never one where somebody answers.
+fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
+    if path.exists() {
+        match UnixStream::connect(path) {
+            Ok(_) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::AddrInUse,
+                    "somebody answers there",
+                ));
+            }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                std::fs::remove_file(path)?
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let listener = UnixListener::bind(path)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Writes a listen address as the config does.
+pub(super) fn address(listen: &Listen) -> String {
+    match listen {
+        Listen::Tcp(at) => at.to_string(),
+        Listen::Unix(path) => format!("unix:{}", path.display()),
+    }
+}
+
+/// Opens the log room and makes it the place of every log line of this process.
+///
+/// # Errors
+///
+/// When the log file cannot be opened.
+pub(super) fn start_logs(config: &Config, detached: bool) -> Result<Logs, Refusal> {
+    let daemon = &config.daemon;
+    let logs = Logs::start(Options {
+        file: daemon.log_file.clone(),
+        max_size: daemon.log_max_size,
+        keep: daemon.log_keep,
+        json: daemon.log_format == LogFormat::Json,
+        stderr: if detached {
+            Stderr::None
+        } else {
+            stderr_style(daemon.log_format)
+        },
+        stderr_to: None,
+    })
+    .map_err(|error| refuse_plainly(2, &error))?;
+    let sink = logs.clone();
+    let installed = log::install(
+        Arc::new(move |record| sink.line(&to_line(record))),
+        level(daemon.log_level),
+    );
+    installed.map_err(|error| refuse(1, "install the log", &error))?;
+    Ok(logs)
+}
+
+fn stderr_style(format: LogFormat) -> Stderr {
+    let journal = std::env::var("JOURNAL_STREAM").ok();
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    match (session::standard_error(journal.as_deref()), format) {
+        (StandardError::Terminal, _) if plain => Stderr::Text,
+        (StandardError::Terminal, _) => Stderr::TextColour,
+        (StandardError::Journal, _) => Stderr::Journal,
+        (StandardError::Other, LogFormat::Json) => Stderr::Json,
+        (StandardError::Other, LogFormat::Text) => Stderr::Text,
+    }
+}
+
+fn level(level: LogLevel) -> Level {
+    match level {
+        LogLevel::Error => Level::ERROR,
+        LogLevel::Warn => Level::WARN,
+        LogLevel::Info => Level::INFO,
+        LogLevel::Debug => Level::DEBUG,
+        LogLevel::Trace => Level::TRACE,
+    }
+}
+
+fn to_line(record: LogRecord) -> Record {
+    let level = match record.level {
+        Level::ERROR => logs::Level::Error,
+        Level::WARN => logs::Level::Warn,
+        Level::INFO => logs::Level::Info,
+        Level::DEBUG => logs::Level::Debug,
+        Level::TRACE => logs::Level::Trace,
+    };
+    let LogRecord {
+        at,
+        program,
+        message,
+        fields,
+        ..
+    } = record;
+    Record {
+        level,
+        at,
+        program,
+        message,
+        fields,
+    }
+}
+
+/// What children inherit: our environment without what systemd meant for us alone.
+pub(super) fn inherited_environment() -> Vec<(OsString, OsString)> {
+    let ours = |key: &OsString| STRIPPED.iter().any(|name| key == name) || key == "ETERNAL_RUN";
+    std::env::vars_os().filter(|(key, _)| !ours(key)).collect()
+}
+
+/// A sign of life is an answer from the loop itself.
+pub(super) fn alive(ping: mpsc::Sender<oneshot::Sender<()>>) -> Alive {
+    Arc::new(move || {
+        let ping = ping.clone();
+        Box::pin(async move {
+            let (reply, answer) = oneshot::channel();
+            ping.send(reply).await.is_ok() && answer.await.is_ok()
+        })
+    })
+}
+
+/// Reads what whole process trees use. One look at a time: the second waits for the first.
+pub(super) fn sampler(marker: String) -> Sampler {
+    let sampler = Mutex::new(procfs::Sampler::default());
+    Arc::new(move |roots| {
+        let mut sampler = sampler.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = sampler.sample(roots, &marker);
+        let mut by_key: std::collections::HashMap<u32, procfs::Usage> = found.into_iter().collect();
+        roots
+            .iter()
+            .map(|(key, _)| by_key.remove(key).map(to_usage))
+            .collect()
+    })
+}
+
+fn to_usage(usage: procfs::Usage) -> Usage {
+    Usage {
+        cpu_user_seconds: usage.cpu_user_seconds,
+        cpu_system_seconds: usage.cpu_system_seconds,
+        resident_bytes: usage.resident_bytes,
+        virtual_bytes: usage.virtual_bytes,
+        open_fds: usage.open_fds,
+        max_fds: usage.max_fds,
+        threads: usage.threads,
+        processes: usage.processes,
+        read_bytes: usage.read_bytes,
+        written_bytes: usage.written_bytes,
+        oom_kills: None,
+    }
+}
+
+/// Reads what the daemon itself uses.
+pub(super) fn own_sampler() -> OwnSampler {
+    Arc::new(|| {
+        let own = procfs::daemon_usage().ok()?;
+        Some(Usage {
+            // The kernel's split is of no interest here: process_cpu_seconds_total is the sum.
+            cpu_user_seconds: own.cpu_seconds,
+            resident_bytes: own.resident_bytes,
+            virtual_bytes: own.virtual_bytes,
+            open_fds: own.open_fds,
+            max_fds: own.max_fds,
+            threads: own.threads,
+            processes: 1,
+            ..Usage::default()
+        })
+    })
+}

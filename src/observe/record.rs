@@ -1,0 +1,143 @@
+//! The record of one replica between two publications.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant, SystemTime};
+
+use tracing::Level;
+
+use super::ledger::{LastExit, Ledger};
+use super::published::Program;
+use super::telling::Facts;
+use super::{About, text};
+use crate::control::api;
+use crate::supervision::{Cause, Exit, Id, SpawnFailure, State, View};
+
+/// What is kept of one replica.
+pub(super) struct Record {
+    pub(super) about: Arc<About>,
+    pub(super) ledger: Ledger,
+    pub(super) view: View,
+    pub(super) shown: Arc<AtomicU64>,
+    /// A crash whose consequence is not known yet.
+    pub(super) crash: Option<api::Crash>,
+    /// An end that a restart may follow: when it was seen, and the delays decided since.
+    pub(super) pause: Option<(Instant, Duration)>,
+}
+
+/// What to say of an event: how important, its kind, the sentence and the facts in it.
+pub(super) type Line<'a> = (Level, &'static str, String, Facts<'a>);
+
+impl Record {
+    pub(super) fn started(&mut self, cause: Option<Cause>, now: Instant) {
+        self.ledger.start(cause);
+        // One that came before its delay was over is a person's doing, and has no latency.
+        if let Some((since, delay)) = self.pause.take()
+            && cause.is_some()
+            && let Some(latency) = now.saturating_duration_since(since).checked_sub(delay)
+        {
+            self.ledger.restart_latency.observe(latency);
+        }
+    }
+
+    pub(super) fn delayed(&mut self, by: Duration) {
+        if let Some((_, delay)) = &mut self.pause {
+            *delay += by;
+        }
+    }
+
+    pub(super) fn start_failed(&mut self, failure: &SpawnFailure, now: Instant, at: SystemTime) {
+        self.ledger.start_failed(failure, at);
+        self.pause = Some((now, Duration::ZERO));
+        self.crash = self.crash_record(None);
+    }
+
+    pub(super) fn exited(&mut self, exit: &Exit, now: Instant, at: SystemTime) {
+        self.ledger.exit(exit, at);
+        self.pause = Some((now, Duration::ZERO));
+        if exit.reason.is_crash() {
+            self.crash = self.crash_record(Some(exit.pid));
+        }
+    }
+
+    fn crash_record(&self, pid: Option<i32>) -> Option<api::Crash> {
+        let exit: &LastExit = self.ledger.last_exit.as_ref()?;
+        Some(api::Crash {
+            at: text::rfc3339(exit.at),
+            program: self.about.name.clone(),
+            replica: self.about.replica,
+            pid,
+            reason: exit.reason.label().to_owned(),
+            code: exit.code(),
+            signal: exit.signal(),
+            description: exit.description.to_string(),
+            ran_seconds: exit.ran.as_secs_f64(),
+            verdict: String::new(),
+            last_output: Vec::new(),
+        })
+    }
+
+    pub(super) fn exit_line<'a>(&self, exit: &Exit) -> Line<'a> {
+        let how = self
+            .ledger
+            .last_exit
+            .as_ref()
+            .map_or("", |last| &*last.description);
+        let level = if exit.reason.is_crash() {
+            Level::WARN
+        } else {
+            Level::INFO
+        };
+        let facts = Facts {
+            pid: Some(exit.pid),
+            run: Some(exit.run.0),
+            reason: Some(exit.reason.label()),
+            code: exit.status.code(),
+            signal: exit.status.signal(),
+            took: Some(exit.ran),
+            ..Facts::default()
+        };
+        (
+            level,
+            "exited",
+            format!("exited: {how} after {}", text::duration(exit.ran)),
+            facts,
+        )
+    }
+
+    pub(super) fn program(&self, id: Id, (now, wall): (Instant, SystemTime)) -> Program {
+        let due = matches!(self.view.state, State::Backoff | State::Failed);
+        let deadline = self.view.deadline.filter(|_| due);
+        Program {
+            id,
+            about: Arc::clone(&self.about),
+            view: self.view.clone(),
+            ledger: self.ledger.clone(),
+            next_start: deadline.map(|at| wall + at.saturating_duration_since(now)),
+            shown: Arc::clone(&self.shown),
+        }
+    }
+}
+
+pub(super) fn started_sentence(cause: Option<Cause>) -> String {
+    match cause {
+        None => "started".to_owned(),
+        Some(cause) => format!("restarted ({})", cause.label()),
+    }
+}
+
+/// How a program stands before the loop has said anything about it.
+pub(super) fn unknown() -> View {
+    View {
+        state: State::Stopped,
+        desired: false,
+        ready: false,
+        run: None,
+        ran: Duration::ZERO,
+        crashes: Vec::new(),
+        deadline: None,
+        backoff: None,
+        why: "not started yet",
+        waits_for: None,
+    }
+}
