@@ -1,0 +1,1 @@
+//! Every query against a real Prometheus.
