@@ -265,10 +265,7 @@ impl Core {
         }
         if self.watchdog_due.is_some_and(|due| due <= now) {
             self.systemd_says(Systemd::watchdog);
-            self.watchdog_due = self
-                .systemd
-                .watchdog_interval()
-                .map(|within| now + within);
+            self.watchdog_due = self.systemd.watchdog_interval().map(|within| now + within);
         }
         let at = self.moment();
         self.fleet.tick(at, &mut self.out);
