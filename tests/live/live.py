@@ -98,7 +98,7 @@ def a_deploy_of_twenty_programs_pages_nobody(stack, daemon):
     until("Prometheus saw twenty more", lambda: stack.number(restarts % 2) == 20, PATIENCE)
     # The longest `for` of a page is 5 minutes; with the minute that its expression looks back it has had its time after this.
     quiet = time.time() + (5 + 1) * 60 / FACTOR + 5
-    until("time passes for Prometheus", lambda: (stack.number("time()") or 0) > quiet, PATIENCE)
+    until("time passes for Prometheus", lambda: (stack.number("vector(time())") or 0) > quiet, PATIENCE)
     since = max(1, int(time.time() - stack.started))
     told = [a["labels"]["alertname"] for _, a in stack.hook.alerts(instance=daemon.instance)]
     fired = stack.query(f'count_over_time(ALERTS{{instance="{daemon.instance}", alertstate="firing"}}[{since}s])')
