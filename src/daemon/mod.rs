@@ -96,6 +96,8 @@ fn prepare_and_run(start: Start) -> Result<u8, Refusal> {
     let config = &start.loaded.config;
     let pid_file =
         PidFile::acquire(&config.daemon.pid_file).map_err(|error| pid_file_refusal(&error))?;
+    let protection =
+        outside::protection(&config.metrics).map_err(|error| refuse_plainly(2, &error))?;
     let listener = outside::listen(&config.metrics)?;
     let logs = outside::start_logs(config, start.detached)?;
     let control = server::bind(&config.daemon.socket).map_err(|error| refuse_plainly(1, &error))?;
@@ -112,6 +114,7 @@ fn prepare_and_run(start: Start) -> Result<u8, Refusal> {
     let open = Open {
         signals,
         listener,
+        protection,
         logs: logs.clone(),
         control,
     };
@@ -127,6 +130,7 @@ fn prepare_and_run(start: Start) -> Result<u8, Refusal> {
 struct Open {
     signals: Signals,
     listener: Option<observe::Listener>,
+    protection: observe::Protection,
     logs: Logs,
     control: std::os::unix::net::UnixListener,
 }
@@ -153,6 +157,7 @@ async fn supervise(start: Start, open: Open) -> Result<u8, Refusal> {
         observer.metrics(),
         outside::alive(ping),
     ));
+    app.protect(open.protection);
     let reader = observer.reader();
     let backend = Backend {
         status: Arc::new(move || reader.status()),
@@ -182,6 +187,7 @@ async fn supervise(start: Start, open: Open) -> Result<u8, Refusal> {
         changed: BTreeSet::new(),
         children,
         observer,
+        app: Arc::clone(&app),
         logs: open.logs,
         journal: journal.clone(),
         readiness: readiness::Readiness::new(inbox.notifications.address().to_owned(), probed),

@@ -13,7 +13,9 @@ use tracing::Level;
 use super::{Refusal, refuse, refuse_plainly};
 use crate::config::{Config, Listen, LogFormat, LogLevel, Metrics};
 use crate::observe::log::{self, LogRecord};
-use crate::observe::{Alive, Listener, OwnSampler, Sampler, Usage};
+use crate::observe::{
+    Alive, Listener, OwnSampler, Protection, ProtectionError, ProtectionFiles, Sampler, Usage,
+};
 use crate::os::logs::{self, Logs, Options, Record, Stderr};
 use crate::os::notify::STRIPPED;
 use crate::os::procfs;
@@ -48,6 +50,26 @@ pub(super) fn listen(metrics: &Metrics) -> Result<Option<Listener>, Refusal> {
             }
             _ => refuse(2, &operation, &error),
         })
+}
+
+/// The settings that [`protection`] reads: they take effect at a reload.
+pub(super) const PROTECTION_KEYS: [&str; 3] = [
+    "metrics.tls_cert",
+    "metrics.tls_key",
+    "metrics.basic_auth_file",
+];
+
+/// Reads the certificate, the key and the password file of the metrics listener.
+///
+/// # Errors
+///
+/// When one of them is wrong. Without a listener nothing is read.
+pub(super) fn protection(metrics: &Metrics) -> Result<Protection, ProtectionError> {
+    let files = metrics.listen.as_ref().map(|_| ProtectionFiles {
+        certificate: metrics.tls_cert.clone().zip(metrics.tls_key.clone()),
+        accounts: metrics.basic_auth_file.clone(),
+    });
+    Protection::load(&files.unwrap_or_default())
 }
 
 /// Replaces the socket of a daemon that is gone, never one where somebody answers.

@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 
 use super::core::Core;
 use super::slots::Slot;
+use super::{outside, with_causes};
 use crate::config::{self, Config, Diff};
 use crate::control::api::Reloaded;
 use crate::control::server::Refusal;
@@ -93,7 +94,11 @@ impl Core {
         let loaded = config::load(&self.reloads.sources)
             .map_err(|problems| Refusal::Invalid(problems.to_string()))?;
         let new = loaded.config;
-        let diff = config::diff(&self.config, &new);
+        let protection = outside::protection(&new.metrics)
+            .map_err(|error| Refusal::Invalid(with_causes(&error)))?;
+        let mut diff = config::diff(&self.config, &new);
+        diff.needs_daemon_restart
+            .retain(|key| !outside::PROTECTION_KEYS.contains(&key.as_str()));
         if let Some(name) = diff
             .added
             .iter()
@@ -104,6 +109,7 @@ impl Core {
             )));
         }
         let restart = self.apply(&diff, &new)?;
+        self.app.protect(protection);
         let restart = if restart_all {
             self.fleet.ids()
         } else {
@@ -122,6 +128,10 @@ impl Core {
             needs_daemon_restart: diff.needs_daemon_restart,
         };
         self.config.programs = new.programs;
+        let (metrics, new) = (&mut self.config.metrics, new.metrics);
+        metrics.tls_cert = new.tls_cert;
+        metrics.tls_key = new.tls_key;
+        metrics.basic_auth_file = new.basic_auth_file;
         self.request(Request::Roll(restart, Cause::Config));
         Ok(reloaded)
     }

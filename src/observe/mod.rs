@@ -8,6 +8,7 @@
 //! The clock is read here: the monotonic one for everything that is subtracted, the wall clock
 //! only for stamps that people read.
 
+mod auth;
 mod crashes;
 mod daemon_events;
 mod deadline;
@@ -19,6 +20,7 @@ mod observer;
 mod process_metrics;
 mod program_families;
 mod program_metrics;
+mod protection;
 mod published;
 mod record;
 mod resources;
@@ -26,6 +28,7 @@ mod statistics;
 mod status_page;
 mod telling;
 mod text;
+mod tls;
 mod why;
 
 use std::sync::Arc;
@@ -39,6 +42,7 @@ pub use ledger::describe;
 pub use observer::{Observer, Setup};
 pub use process_metrics::ProcessMetrics;
 pub use program_metrics::ProgramCollector;
+pub use protection::{Protection, ProtectionError, ProtectionFiles};
 pub use published::{Program, Published};
 pub use resources::{OwnSampler, Sample, Sampler, Usage};
 pub use text::{duration, rfc3339};
