@@ -248,7 +248,10 @@ fn who_does_not_trust_the_authority_is_not_served_and_the_next_is() {
     let daemon = Daemon::start(directory, PROTECTED);
     let stranger = Authority::new().trusted();
     let error = ask(daemon.address, &stranger, "/metrics", None).expect_err("it is not trusted");
-    assert!(error.to_string().contains("invalid peer certificate"), "{error}");
+    assert!(
+        error.to_string().contains("invalid peer certificate"),
+        "{error}"
+    );
     let mut plain = connect(daemon.address);
     write!(plain, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").expect("it is sent");
     let mut answer = Vec::new();

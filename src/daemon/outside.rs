@@ -14,7 +14,8 @@ use super::{Refusal, refuse, refuse_plainly};
 use crate::config::{Config, Listen, LogFormat, LogLevel, Metrics};
 use crate::observe::log::{self, LogRecord};
 use crate::observe::{
-    Alive, Listener, OwnSampler, Protection, ProtectionError, ProtectionFiles, Sampler, Usage,
+    Alive, Listener, OwnSampler, Protection, ProtectionError, ProtectionFiles, Sampler, Tracing,
+    Usage,
 };
 use crate::os::logs::{self, Logs, Options, Record, Stderr};
 use crate::os::notify::STRIPPED;
@@ -109,7 +110,11 @@ pub(super) fn address(listen: &Listen) -> String {
 /// # Errors
 ///
 /// When the log file cannot be opened.
-pub(super) fn start_logs(config: &Config, detached: bool) -> Result<Logs, Refusal> {
+pub(super) fn start_logs(
+    config: &Config,
+    detached: bool,
+    tracing: Option<&Tracing>,
+) -> Result<Logs, Refusal> {
     let daemon = &config.daemon;
     let logs = Logs::start(Options {
         file: daemon.log_file.clone(),
@@ -128,6 +133,7 @@ pub(super) fn start_logs(config: &Config, detached: bool) -> Result<Logs, Refusa
     let installed = log::install(
         Arc::new(move |record| sink.line(&to_line(record))),
         level(daemon.log_level),
+        tracing,
     );
     installed.map_err(|error| refuse(1, "install the log", &error))?;
     Ok(logs)

@@ -35,6 +35,10 @@ impl Core {
     /// Reads the config again and applies it. `restart_all`: every program is restarted, as SIGHUP
     /// does; otherwise only what changed.
     pub(super) fn reload(&mut self, restart_all: bool, reply: Option<Reply>) {
+        let span = tracing::info_span!(
+            target: "eternal", "reload", restart_all, otel.status_code = tracing::field::Empty
+        );
+        let _inside = span.enter();
         self.systemd_says(Systemd::reloading);
         match self.try_reload(restart_all) {
             Ok(reloaded) => {
@@ -46,6 +50,7 @@ impl Core {
                 }
             }
             Err(refusal) => {
+                span.record("otel.status_code", "ERROR");
                 let (Refusal::NotFound(message)
                 | Refusal::Conflict(message)
                 | Refusal::Invalid(message)

@@ -17,6 +17,7 @@ mod http;
 mod ledger;
 pub mod log;
 mod observer;
+mod otlp_client;
 mod process_metrics;
 mod program_families;
 mod program_metrics;
@@ -24,11 +25,13 @@ mod protection;
 mod published;
 mod record;
 mod resources;
+mod spans;
 mod statistics;
 mod status_page;
 mod telling;
 mod text;
 mod tls;
+mod tracing_export;
 mod why;
 
 use std::sync::Arc;
@@ -45,7 +48,9 @@ pub use program_metrics::ProgramCollector;
 pub use protection::{Protection, ProtectionError, ProtectionFiles};
 pub use published::{Program, Published};
 pub use resources::{OwnSampler, Sample, Sampler, Usage};
+pub use spans::Spans;
 pub use text::{duration, rfc3339};
+pub use tracing_export::{Tracing, TracingError};
 
 /// What is counted of one captured stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
