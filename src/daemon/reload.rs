@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 
 use super::core::Core;
 use super::slots::Slot;
+use super::{outside, with_causes};
 use crate::config::{self, Config, Diff};
 use crate::control::api::Reloaded;
 use crate::control::server::Refusal;
@@ -34,6 +35,10 @@ impl Core {
     /// Reads the config again and applies it. `restart_all`: every program is restarted, as SIGHUP
     /// does; otherwise only what changed.
     pub(super) fn reload(&mut self, restart_all: bool, reply: Option<Reply>) {
+        let span = tracing::info_span!(
+            target: "eternal", "reload", restart_all, otel.status_code = tracing::field::Empty
+        );
+        let _inside = span.enter();
         self.systemd_says(Systemd::reloading);
         match self.try_reload(restart_all) {
             Ok(reloaded) => {
@@ -45,6 +50,7 @@ impl Core {
                 }
             }
             Err(refusal) => {
+                span.record("otel.status_code", "ERROR");
                 let (Refusal::NotFound(message)
                 | Refusal::Conflict(message)
                 | Refusal::Invalid(message)
@@ -93,7 +99,11 @@ impl Core {
         let loaded = config::load(&self.reloads.sources)
             .map_err(|problems| Refusal::Invalid(problems.to_string()))?;
         let new = loaded.config;
-        let diff = config::diff(&self.config, &new);
+        let protection = outside::protection(&new.metrics)
+            .map_err(|error| Refusal::Invalid(with_causes(&error)))?;
+        let mut diff = config::diff(&self.config, &new);
+        diff.needs_daemon_restart
+            .retain(|key| !outside::PROTECTION_KEYS.contains(&key.as_str()));
         if let Some(name) = diff
             .added
             .iter()
@@ -109,6 +119,7 @@ impl Core {
             .map(|i| format!("{} ({} instances instead of {})", i.name, i.new, i.old))
             .collect();
         let restart = self.apply(&diff, &new)?;
+        self.app.protect(protection);
         let restart = if restart_all {
             self.fleet.ids()
         } else {
@@ -127,6 +138,10 @@ impl Core {
             needs_daemon_restart: diff.needs_daemon_restart,
         };
         self.config.programs = new.programs;
+        let (metrics, new) = (&mut self.config.metrics, new.metrics);
+        metrics.tls_cert = new.tls_cert;
+        metrics.tls_key = new.tls_key;
+        metrics.basic_auth_file = new.basic_auth_file;
         self.request(Request::Roll(restart, Cause::Config));
         Ok(reloaded)
     }

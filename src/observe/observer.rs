@@ -11,6 +11,7 @@ use super::ledger::Ledger;
 use super::published::Published;
 use super::record::{Record, started_sentence, unknown};
 use super::resources::{OwnSampler, Resources, Sampler};
+use super::spans::Spans;
 use super::telling::{Facts, Telling, tell};
 use super::{About, Identity, ProcessMetrics, Reader, text, why};
 use crate::control::api;
@@ -39,6 +40,9 @@ pub struct Observer {
     pub(super) events: broadcast::Sender<api::EventRecord>,
     pub(super) metrics: ProcessMetrics,
     pub(super) reader: Reader,
+    spans: Option<Spans>,
+    /// Open from the first word of the end to the last; what ends in between belongs to it.
+    shutdown: tracing::Span,
 }
 
 impl Observer {
@@ -60,7 +64,31 @@ impl Observer {
             published,
             events: broadcast::channel(EVENTS_KEPT).0,
             metrics,
+            spans: None,
+            shutdown: tracing::Span::none(),
         })
+    }
+
+    /// Records spans from here on.
+    pub fn trace(&mut self, spans: Spans) {
+        self.spans = Some(spans);
+    }
+
+    /// Opens the span of the daemon's end.
+    pub(super) fn shutting_down(&mut self, reason: &str) {
+        if self.spans.is_some() {
+            self.shutdown = tracing::info_span!(target: "eternal", "shutdown", reason);
+        }
+    }
+
+    /// Closes it.
+    pub(super) fn shut_down(&mut self) {
+        self.shutdown = tracing::Span::none();
+    }
+
+    /// Returns the span of the daemon's end; a disabled one before it.
+    pub(super) fn shutdown(&self) -> tracing::Span {
+        self.shutdown.clone()
     }
 
     /// Returns the snapshot that [`Self::publish`] updates.
@@ -159,6 +187,8 @@ impl Observer {
         } else {
             String::new()
         };
+        let shutdown = self.shutdown();
+        let _inside = shutdown.enter();
         let record = self.records.get_mut(&id)?;
         self.changed.insert(id);
         let about = Arc::clone(&record.about);
@@ -419,6 +449,12 @@ impl Observer {
             message,
             facts,
         };
+        let span = match &mut self.spans {
+            Some(spans) => spans.record((id, &about), event, at),
+            None => None,
+        };
+        // The log line carries the ids of the span it belongs to.
+        let _within = span.map(opentelemetry::Context::attach);
         tell(telling, at, &self.events);
         finished
     }
