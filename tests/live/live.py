@@ -50,6 +50,8 @@ def a_crash_loop_pages_and_recovery_resolves_it(stack, daemon):
     where = {"instance": daemon.instance, "program": "flapping"}
     paged = stack.hook.wait(PATIENCE, "page", "firing", alertname=LOOP, **where)
     stack.peak = time.time()
+    daemon.tell("stop", "spare")
+    daemon.tell("start", "spare")
     daemon.mend("flapping")
     mended = time.monotonic()
     resolved = stack.hook.wait(PATIENCE, "page", "resolved", since=mended, alertname=LOOP, **where)
@@ -67,6 +69,23 @@ def giving_up_pages_although_the_daemon_ends(stack, daemon):
     ended = time.monotonic()
     stack.hook.wait(PATIENCE, "page", "firing", since=broken, alertname=DOWN, instance=daemon.instance)
     return f"paged {paged - broken:.1f} s after the first crash, the daemon ended with 1 after {ended - broken:.1f} s"
+
+
+def a_give_up_that_is_mended_pages_once(stack, daemon):
+    seen_healthy(stack, daemon)
+    broken = daemon.break_program("failing")
+    where = {"instance": daemon.instance}
+    paged = stack.hook.wait(PATIENCE, "page", "firing", alertname=GAVE_UP, program="failing", **where)
+    daemon.mend("failing")
+    daemon.tell("start", "failing")
+    mended = time.monotonic()
+    resolved = stack.hook.wait(PATIENCE, "page", "resolved", since=mended, alertname=GAVE_UP, program="failing", **where)
+    # One evaluation and one group interval more, for whatever it inhibited.
+    quiet = time.time() + 2 * 60 / FACTOR
+    until("time passes for Prometheus", lambda: (stack.number("vector(time())") or 0) > quiet, PATIENCE)
+    if more := {a["labels"]["alertname"] for _, a in stack.hook.alerts(status="firing", **where)} - {GAVE_UP}:
+        raise Failure(f"paged for {more} as well")
+    return f"paged {paged - broken:.1f} s after the first crash, resolved {resolved - mended:.1f} s after it was mended"
 
 
 def a_killed_daemon_pages_and_silences_its_programs(stack, daemon):
@@ -97,8 +116,6 @@ def a_deploy_of_twenty_programs_pages_nobody(stack, daemon):
     daemon.write_config(RELEASE="2")
     daemon.tell("reload")
     until("Prometheus saw twenty restarts", lambda: stack.number(restarts % 1) == 20, PATIENCE)
-    daemon.tell("stop", "web00")
-    daemon.tell("start", "web00")
     daemon.process.send_signal(signal.SIGHUP)
     until("Prometheus saw twenty more", lambda: stack.number(restarts % 2) == 20, PATIENCE)
     # The longest `for` of a page is 5 minutes; with the minute that its expression looks back it has had its time after this.
@@ -125,8 +142,9 @@ def scenarios(stack):
     """Starts the daemons and returns (scenario, its daemon)."""
     fleet = {f"web{n:02}": EAGER for n in range(20)}
     return [
-        (a_crash_loop_pages_and_recovery_resolves_it, stack.daemon("loop", {"flapping": NEVER_GIVES_UP, "steady": EAGER})),
+        (a_crash_loop_pages_and_recovery_resolves_it, stack.daemon("loop", {"flapping": NEVER_GIVES_UP, "steady": EAGER, "spare": EAGER})),
         (giving_up_pages_although_the_daemon_ends, stack.daemon("giveup", {"only": EAGER})),
+        (a_give_up_that_is_mended_pages_once, stack.daemon("mended", {"failing": EAGER, "steady": EAGER})),
         (a_killed_daemon_pages_and_silences_its_programs, stack.daemon("killed", {"flapping": NEVER_GIVES_UP, "steady": EAGER})),
         (a_deploy_of_twenty_programs_pages_nobody, stack.daemon("deploy", fleet)),
         (the_watchdog_arrives_again_and_again, None),
@@ -135,7 +153,7 @@ def scenarios(stack):
 
 def run_scenarios(binary):
     """Runs all scenarios side by side against one Prometheus, then asks the dashboards. Returns whether all held."""
-    stack, held, begin = Stack(binary, FACTOR, SCRAPE, daemons=4), True, time.monotonic()
+    stack, held, begin = Stack(binary, FACTOR, SCRAPE, daemons=5), True, time.monotonic()
     try:
         pairs = scenarios(stack)
         stack.start()
