@@ -136,6 +136,14 @@ class Daemon:
             raise Failure(f"eternal {' '.join(words)} ended with {done.returncode}: {done.stderr.strip()}")
         return done.stdout
 
+    def refuses(self, *words):
+        """Runs a command that has to fail."""
+        try:
+            said = self.tell(*words)
+        except Failure:
+            return
+        raise Failure(f"eternal {' '.join(words)} was not refused: {said.strip()}")
+
     def pid(self, program):
         return next(p["pid"] for p in json.loads(self.tell("status", "--json"))["programs"] if p["name"] == program)
 

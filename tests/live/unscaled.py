@@ -31,8 +31,9 @@ def run(binary, mixins):
             for name in names:
                 print(_line(stack, history, name, daemons[history], crashed[history]), flush=True)
         end = time.monotonic() + (1200 if mixins else 0)
-        for name in THEIRS:
-            for history in daemons:
+        # The loop goes first: when its alerts have fired, those of the history that is over have had as long.
+        for history in reversed(daemons):
+            for name in THEIRS:
                 print(_mixin(stack, history, name, daemons[history], crashed[history], end), flush=True)
     except Failure as failure:
         print(f"FAIL {failure}\n{stack.logs()}")
