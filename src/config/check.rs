@@ -21,7 +21,7 @@ pub fn check(loaded: &Loaded) -> String {
     let from = config
         .file
         .as_ref()
-        .map_or_else(|| "no file".to_owned(), |file| file.display().to_string());
+        .map_or_else(|| "the configuration without a file".to_owned(), |file| file.display().to_string());
     let instances: u64 = config
         .programs
         .iter()
