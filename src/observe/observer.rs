@@ -118,8 +118,9 @@ impl Observer {
     /// Forgets a replica: its series are gone at once.
     pub fn remove(&mut self, id: Id) {
         self.records.remove(&id);
-        self.changed.insert(id);
-        self.publish([]);
+        self.changed.remove(&id);
+        self.draft.set(id, None);
+        self.publish_draft();
     }
 
     /// Publishes how the programs that changed stand, with everything recorded since.
@@ -138,6 +139,12 @@ impl Observer {
                 .map(|record| Arc::new(record.program(id, now)));
             self.draft.set(id, program);
         }
+        self.publish_draft();
+    }
+
+    /// Publishes without the programs that changed: in the middle of a burst their counters are
+    /// ahead of their views, and a scrape would see both.
+    pub(super) fn publish_draft(&self) {
         self.published.send_replace(Arc::new(self.draft.clone()));
     }
 
