@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -140,7 +140,10 @@ fn a_difference_is_found() {
     let real = map(&[("a", "1"), ("b", "2")]);
     assert!(compare("t", &real, &real).is_empty());
     assert_eq!(compare("t", &map(&[("a", "1")]), &real).len(), 1);
-    assert_eq!(compare("t", &map(&[("a", "1"), ("b", "3")]), &real).len(), 1);
+    assert_eq!(
+        compare("t", &map(&[("a", "1"), ("b", "3")]), &real).len(),
+        1
+    );
     let more = map(&[("a", "1"), ("b", "2"), ("c", "3")]);
     assert_eq!(compare("t", &more, &real).len(), 1);
 }
@@ -187,7 +190,9 @@ fn every_example_of_a_configuration_is_valid() {
 fn every_command_of_the_examples_exists() {
     let readme = readme();
     let directory = tempfile::tempdir().expect("a directory");
-    let help = eternal(directory.path(), &["--help"]).output().expect("help");
+    let help = eternal(directory.path(), &["--help"])
+        .output()
+        .expect("help");
     let help = String::from_utf8(help.stdout).expect("UTF-8");
     let verbs: BTreeSet<&str> = help
         .lines()
@@ -238,7 +243,7 @@ const SCENE: &str = r#"
 [daemon]
 log_file = ""
 [metrics]
-listen = "127.0.0.1:PORT"
+listen = "unix:metrics.sock"
 [defaults]
 restart_delay = "1h"
 [programs.up]
@@ -251,32 +256,22 @@ command = ["sh", "-c", "kill -9 $$"]
 
 struct Daemon {
     process: Child,
-    port: u16,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Daemon {
     fn start() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let port = TcpListener::bind("127.0.0.1:0")
-            .and_then(|listener| listener.local_addr())
-            .expect("a free port")
-            .port();
-        let config = SCENE.replace("PORT", &port.to_string());
-        fs::write(directory.path().join("eternal.toml"), config).expect("a config");
+        fs::write(directory.path().join("eternal.toml"), SCENE).expect("a config");
         let process = eternal(directory.path(), &["run"])
             .stderr(Stdio::null())
             .spawn()
             .expect("a daemon");
-        Self {
-            process,
-            port,
-            _directory: directory,
-        }
+        Self { process, directory }
     }
 
     fn scrape(&self) -> Option<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+        let mut stream = UnixStream::connect(self.directory.path().join("metrics.sock")).ok()?;
         stream.set_read_timeout(Some(DEADLINE)).ok()?;
         let request = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
         stream.write_all(request.as_bytes()).ok()?;
