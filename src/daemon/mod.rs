@@ -20,7 +20,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 
 use self::core::{Core, Inbox};
-use crate::config::{Loaded, Sources};
+use crate::config::{Listen, Loaded, Sources};
 use crate::control::api::Progress;
 use crate::control::server::{self, Backend};
 use crate::observe::{self, App, CrashHistory, DaemonEvent, Identity, Observer, Setup};
@@ -70,6 +70,7 @@ pub fn run(start: Start) -> u8 {
                 progress::say(&Progress {
                     message: message.clone(),
                     outcome: Some(false),
+                    code: Some(code),
                 });
             } else {
                 eprintln!("eternal: {message}");
@@ -115,9 +116,13 @@ fn prepare_and_run(start: Start) -> Result<u8, Refusal> {
         logs: logs.clone(),
         control,
     };
+    let metrics = start.loaded.config.metrics.listen.clone();
     let result = runtime.block_on(supervise(start, open));
-    // The socket may be a newer daemon's only if the pid file was, and its lock is ours.
+    // The sockets may be a newer daemon's only if the pid file was, and its lock is ours.
     let _ = std::fs::remove_file(&socket);
+    if let Some(Listen::Unix(path)) = metrics {
+        let _ = std::fs::remove_file(path);
+    }
     pid_file.release();
     logs.shutdown(LAST_WORDS);
     result

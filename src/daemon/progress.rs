@@ -136,6 +136,7 @@ impl StartUp {
             say(&Progress {
                 message: format!("{name}: {what}"),
                 outcome: None,
+                code: None,
             });
         }
     }
@@ -158,6 +159,7 @@ pub(super) fn report(conclusion: &Conclusion) {
     say(&Progress {
         message,
         outcome: Some(conclusion.failures.is_empty()),
+        code: None,
     });
     if let Err(error) = session::let_go_of_output() {
         tracing::warn!("cannot let go of the terminal: {error}");

@@ -107,11 +107,17 @@ fn restart_brings_a_new_daemon_with_the_same_options() {
     let status = world.status().expect("a status");
     assert_ne!(status.daemon.pid, u32::try_from(daemon).expect("a pid"));
     assert!(
-        status.daemon.arguments.contains(&"debug".to_owned()),
+        status
+            .daemon
+            .arguments
+            .contains(&"--log-level=debug".to_owned()),
         "{status:?}"
     );
     assert!(
-        status.daemon.arguments.contains(&"7s".to_owned()),
+        status
+            .daemon
+            .arguments
+            .contains(&"--stats-interval=7s".to_owned()),
         "{status:?}"
     );
     world.pid("web");
