@@ -110,7 +110,10 @@ impl StartUp {
             };
             self.failures.push(format!("{name}: {why}"));
         }
-        let failures = std::mem::take(&mut self.failures);
+        let mut failures = std::mem::take(&mut self.failures);
+        if self.interrupted && failures.is_empty() {
+            failures.push("the daemon was told to stop".into());
+        }
         Some(Conclusion {
             failures,
             started: self.expected,

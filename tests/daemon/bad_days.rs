@@ -23,7 +23,7 @@ fn what_cannot_be_started_backs_off_and_says_why() {
         ),
         ("command = [\"no-such-program\"]", "no-such-program", "exec"),
         ("command = [\"./plain\"]", "plain", "permission"),
-        ("command = [\"/tmp\"]", "/tmp", "permission"),
+        ("command = [\"/tmp\"]", "/tmp", "exec"),
         ("command = [\"./no-interpreter\"]", "no-interpreter", "exec"),
         (
             "command = [\"true\"]\nuser = \"no-such-user\"",

@@ -118,3 +118,38 @@ fn the_crash_history_survives_the_daemon() {
     let said = world.eternal(&["crashes", "--json"]);
     assert!(said.out.contains("last words"), "{said:?}");
 }
+
+/// A daemon that was killed, with a survivor that ignores SIGTERM for longer than the test lasts.
+const DEAF: &str = "trap '' TERM; echo $$ > pid; echo up >> ups; while :; do sleep 0.05; done";
+
+#[test]
+fn status_is_answered_while_survivors_are_ended() {
+    let world = World::new(&(program(DEAF) + "stop_timeout = \"5m\"\n"));
+    let mut first = world.run();
+    world.pid_in("pid");
+    first.is_killed();
+    let _second = world.run();
+    world.logged(&["an earlier daemon left processes behind"]);
+    let web = &world.status().expect("a status").programs[0];
+    assert_eq!((web.state.as_str(), web.pid), ("stopped", None));
+}
+
+#[test]
+fn a_second_sigterm_ends_the_grace_of_survivors_and_nothing_is_started() {
+    let world = World::new(&(program(DEAF) + "stop_timeout = \"5m\"\n"));
+    let mut first = world.run();
+    let left = world.pid_in("pid");
+    first.is_killed();
+    let mut second = world.run();
+    world.logged(&["an earlier daemon left processes behind"]);
+    let told = || world.log().matches("SIGTERM received").count();
+    for count in 1..=2 {
+        assert!(lives(left));
+        second.signal(nix::sys::signal::Signal::SIGTERM);
+        crate::world::eventually("the signal is seen", || (told() >= count).then_some(()));
+    }
+    assert_eq!(second.ends(), 0);
+    assert!(!lives(left));
+    assert_eq!(world.lines("ups").len(), 1, "nothing was started");
+    assert!(!world.path("daemon.pid").exists());
+}
