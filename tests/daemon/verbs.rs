@@ -384,8 +384,7 @@ fn a_rolling_restart_stops_at_the_first_program_that_does_not_come_back() {
         command = ["sleep", "1000"]
         ready = "exec:test -e good"
         start_timeout = "1s"
-        restart_delay = "5m"
-        restart_delay_max = "5m"
+        crash_threshold = 1
         [programs.b]
         command = ["sleep", "1000"]
         "#,
