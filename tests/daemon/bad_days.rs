@@ -116,7 +116,6 @@ fn an_unkillable_program_is_an_alarm_and_no_hang() {
         eprintln!("skipped: there is no freezer cgroup here");
         return;
     }
-    let _thaw = Freezer(frozen.clone());
     let world = World::new(
         r#"
         [programs.stuck]
@@ -127,6 +126,8 @@ fn an_unkillable_program_is_an_alarm_and_no_hang() {
         "#,
     );
     let mut daemon = world.run();
+    // Made after the world, and so gone before it: the frozen cannot be killed.
+    let _thaw = Freezer(frozen.clone());
     let pid = world.pid_in("pid");
     fs::write(frozen.join("cgroup.procs"), pid.to_string()).expect("moved");
     fs::write(frozen.join("freezer.state"), "FROZEN").expect("frozen");
@@ -338,7 +339,7 @@ fn a_fork_that_is_refused_is_tried_again_and_never_a_give_up() {
     // The threads of the daemon are made by clone3, its children by clone.
     command.args([
         "-e",
-        "inject=clone:error=EAGAIN:when=1..3",
+        "inject=clone:error=EAGAIN:when=1..2",
         World::binary(),
         "run",
     ]);
