@@ -29,7 +29,7 @@ fn survives_nothing(config: &str) {
     assert!(!lives(left));
     assert!(!world.path("second").exists(), "there was a second copy");
     world.logged(&["an earlier daemon left processes behind"]);
-    world.logged(&["an earlier daemon left", &format!("pid={left}")]);
+    world.logged(&["an earlier daemon left web", &format!("pid={left}")]);
     assert_eq!(world.is("web", "running").crashes, 0);
     assert_eq!(second.is_stopped(), 0);
     assert_eq!(world.processes(), Vec::<i32>::new());
