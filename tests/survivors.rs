@@ -157,7 +157,7 @@ fn a_family_that_forks_when_asked_to_stop_is_ended_all_the_same() {
     assert_eq!(find(&marker, &[]), []);
     let mut members = Command::new("ps");
     members
-        .args(["-o", "pid=", "-s", &session.to_string()])
+        .args(["-o", "stat=,pid=", "-s", &session.to_string()])
         .stdout(Stdio::piped());
     let mut text = String::new();
     let mut ps = members.spawn().expect("ps");
@@ -167,7 +167,9 @@ fn a_family_that_forks_when_asked_to_stop_is_ended_all_the_same() {
         .read_to_string(&mut text)
         .expect("text");
     ps.wait().expect("wait");
-    assert_eq!(text.trim(), "", "the session is empty");
+    // Whoever adopted the dead may be late to reap them.
+    let alive: Vec<&str> = text.lines().filter(|line| !line.starts_with('Z')).collect();
+    assert_eq!(alive, [""; 0], "the session is empty");
 }
 
 #[test]
