@@ -28,6 +28,7 @@ pub(super) async fn execute(sources: &SourcesArgs, output: &mut Output) -> Resul
                 &Progress {
                     message,
                     outcome: Some(true),
+                    code: None,
                 },
                 output,
             );
@@ -87,7 +88,8 @@ fn spawn_and_listen(mut command: Command, output: &mut Output) -> Result<u8, Com
 
 fn told(last: &Progress, output: &mut Output) -> Result<u8, Complaint> {
     if last.outcome != Some(true) {
-        return Err(Complaint::new(FAILED, last.message.clone()));
+        let code = last.code.unwrap_or(FAILED);
+        return Err(Complaint::new(code, last.message.clone()));
     }
     if output.is_json() {
         output.json(last)?;

@@ -265,4 +265,7 @@ pub struct Progress {
     pub message: String,
     /// `None` while it goes on; then whether every program is up. Nothing follows an outcome.
     pub outcome: Option<bool>,
+    /// The exit code of a daemon that ends with this; `None` when it goes on.
+    #[serde(default)]
+    pub code: Option<u8>,
 }

@@ -405,7 +405,8 @@ impl Core {
             .spawn(id, run, &launch, Stdio { stdout, stderr })
     }
 
-    fn publish(&mut self) {
+    /// Publishes how those that changed stand.
+    pub fn publish(&mut self) {
         if self.changed.is_empty() {
             return;
         }

@@ -2,6 +2,7 @@
 
 mod core;
 mod crash_records;
+mod leftovers;
 mod linger;
 mod orders;
 mod outside;
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 
 use self::core::{Core, Inbox};
-use crate::config::{Loaded, Sources};
+use crate::config::{Listen, Loaded, Sources};
 use crate::control::api::Progress;
 use crate::control::server::{self, Backend};
 use crate::observe::{self, App, CrashHistory, DaemonEvent, Identity, Observer, Setup, Tracing};
@@ -30,7 +31,7 @@ use crate::os::logs::Logs;
 use crate::os::notify::{NotifySocket, Systemd};
 use crate::os::pid_file::{Found, PidFile, PidFileError};
 use crate::os::signals::Signals;
-use crate::os::{self, session, survivors};
+use crate::os::{self, session};
 use crate::supervision::{Fleet, Outbox, Outcome, Request};
 use slots::Slot;
 
@@ -73,6 +74,7 @@ pub fn run(start: Start) -> u8 {
                 progress::say(&Progress {
                     message: message.clone(),
                     outcome: Some(false),
+                    code: Some(code),
                 });
             } else {
                 eprintln!("eternal: {message}");
@@ -126,9 +128,13 @@ fn prepare_and_run(start: Start) -> Result<u8, Refusal> {
         logs: logs.clone(),
         control,
     };
+    let metrics = start.loaded.config.metrics.listen.clone();
     let result = runtime.block_on(supervise(start, open, tracing.as_ref()));
-    // The socket may be a newer daemon's only if the pid file was, and its lock is ours.
+    // The sockets may be a newer daemon's only if the pid file was, and its lock is ours.
     let _ = std::fs::remove_file(&socket);
+    if let Some(Listen::Unix(path)) = metrics {
+        let _ = std::fs::remove_file(path);
+    }
     pid_file.release();
     if let Some(tracing) = tracing {
         tracing.close(LAST_SPANS);
@@ -216,12 +222,16 @@ async fn supervise(start: Start, open: Open, tracing: Option<&Tracing>) -> Resul
         inherited: outside::inherited_environment(),
         config,
     };
-    end_survivors(&mut core, &found).await;
     core.populate()?;
+    core.publish();
     let web = web::Web::start(metrics, open.control, backend)
         .map_err(|error| refuse(1, "start serving HTTP", &error))?;
-    core.start_all();
-    let outcome = core.run(&mut inbox).await;
+    let outcome = if core.end_survivors(&found, &mut inbox.signals).await {
+        core.start_all();
+        core.run(&mut inbox).await
+    } else {
+        Outcome::Stopped
+    };
     let code = core
         .conclude(outcome, &mut inbox, scraping.then(|| app.scrapes()))
         .await;
@@ -257,48 +267,6 @@ fn observe(start: &Start, found: &journal::Loaded, scraping: bool) -> Result<Obs
         own_usage: outside::own_sampler(),
     };
     Observer::new(setup).map_err(|error| refuse(1, "set up the metrics", &error))
-}
-
-/// Ends what an earlier daemon left: a second copy beside it would be worse than a late start.
-async fn end_survivors(core: &mut Core, found: &journal::Loaded) {
-    let survivors = survivors::find(&found.marker, &found.running);
-    if survivors.is_empty() {
-        return;
-    }
-    core.observer.tell(&DaemonEvent::SurvivorsFound {
-        count: survivors.len(),
-    });
-    let mut by_program: BTreeMap<String, Vec<survivors::Survivor>> = BTreeMap::new();
-    for survivor in survivors {
-        tracing::warn!(
-            pid = survivor.identity.pid(),
-            "an earlier daemon left {}",
-            survivor.name
-        );
-        by_program
-            .entry(survivor.name.clone())
-            .or_default()
-            .push(survivor);
-    }
-    let mut ended = 0;
-    for (name, list) in by_program {
-        let program = core
-            .config
-            .programs
-            .iter()
-            .find(|p| Some(p.name.as_str()) == name.split('/').next());
-        let (signal, grace) = program.map_or((nix::libc::SIGTERM, Duration::from_secs(5)), |p| {
-            (p.stop_signal, p.policy.stop_timeout)
-        });
-        let outcome = survivors::end(&found.marker, list, signal, grace).await;
-        ended += outcome.terminated + outcome.killed;
-        for left in outcome.left {
-            let message = format!("process {} of {name} outlives SIGKILL", left.identity.pid());
-            core.observer.tell(&DaemonEvent::Trouble { message });
-        }
-    }
-    core.observer
-        .tell(&DaemonEvent::SurvivorsEnded { count: ended });
 }
 
 impl Core {

@@ -110,7 +110,10 @@ impl StartUp {
             };
             self.failures.push(format!("{name}: {why}"));
         }
-        let failures = std::mem::take(&mut self.failures);
+        let mut failures = std::mem::take(&mut self.failures);
+        if self.interrupted && failures.is_empty() {
+            failures.push("the daemon was told to stop".into());
+        }
         Some(Conclusion {
             failures,
             started: self.expected,
@@ -136,6 +139,7 @@ impl StartUp {
             say(&Progress {
                 message: format!("{name}: {what}"),
                 outcome: None,
+                code: None,
             });
         }
     }
@@ -158,6 +162,7 @@ pub(super) fn report(conclusion: &Conclusion) {
     say(&Progress {
         message,
         outcome: Some(conclusion.failures.is_empty()),
+        code: None,
     });
     if let Err(error) = session::let_go_of_output() {
         tracing::warn!("cannot let go of the terminal: {error}");

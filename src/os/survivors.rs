@@ -20,7 +20,8 @@ pub use ending::{Ended, end};
 pub struct Survivor {
     /// Who it is.
     pub identity: Identity,
-    /// The recorded name of its program; the command's name where nothing is recorded.
+    /// The recorded name of its program; what it was told itself, or else the command's name, where
+    /// nothing is recorded.
     pub name: String,
     /// How it was found.
     pub how: How,
@@ -62,7 +63,7 @@ fn search(marker: &str, recorded: &[(Identity, String)], sessions: &Sessions) ->
         {
             (name.clone(), How::Family)
         } else if !marker.is_empty() && marked_run(stat.pid, marker).is_some() {
-            (command_name(stat.pid), How::Marked)
+            (program_name(stat.pid), How::Marked)
         } else {
             continue;
         };
@@ -163,6 +164,18 @@ impl World {
         );
         more
     }
+}
+
+/// The program that it was started for, as it was told; else the command's name.
+fn program_name(pid: i32) -> String {
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    environment
+        .split(|byte| *byte == 0)
+        .find_map(|pair| pair.strip_prefix(b"ETERNAL_PROGRAM="))
+        .map_or_else(
+            || command_name(pid),
+            |name| String::from_utf8_lossy(name).into_owned(),
+        )
 }
 
 fn command_name(pid: i32) -> String {

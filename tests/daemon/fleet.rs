@@ -45,10 +45,10 @@ fn every_replica_knows_its_number_and_can_be_addressed_alone() {
 fn programs_start_in_order_and_stop_in_reverse() {
     let program = |name: &str, after: &str| {
         let script = format!(
-            "trap \"echo stop {name} >> order; exit\" TERM; echo start {name} >> order; while :; do sleep 0.02; done"
+            "trap \"echo stop {name} >> order; exit\" TERM; echo start {name} >> order; echo > ready-{name}; while :; do sleep 0.02; done"
         );
         format!(
-            "[programs.{name}]\ncommand = [\"sh\", \"-c\", '''{script}''']\nready = \"exec:grep -q 'start {name}' order\"\nafter = {after}\n"
+            "[programs.{name}]\ncommand = [\"sh\", \"-c\", '''{script}''']\nready = \"exec:test -e ready-{name}\"\nafter = {after}\n"
         )
     };
     let world = World::new(

@@ -22,13 +22,17 @@ fn first_process(world: &World) -> Option<Daemon<'_>> {
 
 /// The daemon's pid as seen from here: the only child of `unshare`.
 fn seen_from_outside(daemon: &Daemon<'_>) -> i32 {
-    let pid = daemon.pid();
-    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-    children
-        .expect("children")
-        .trim()
-        .parse()
-        .expect("one child")
+    children(daemon.pid())[0]
+}
+
+/// The children of a process, zombies included.
+fn children(pid: i32) -> Vec<i32> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("threads");
+    let lists =
+        threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("children")).ok());
+    let lists: Vec<String> = lists.collect();
+    let pids = lists.iter().flat_map(|list| list.split_whitespace());
+    pids.map(|pid| pid.parse().expect("a pid")).collect()
 }
 
 #[test]
@@ -36,7 +40,7 @@ fn orphans_are_reaped_and_sigterm_works() {
     let world = World::new(
         r#"
         [programs.web]
-        command = ["sh", "-c", "for i in 1 2 3; do (sleep 0.05 &) ; done; trap 'echo bye > bye; exit' TERM; while :; do sleep 0.02; done"]
+        command = ["sh", "-c", "for i in 1 2 3; do (sleep 0.05 &) ; done; echo > forked; trap 'echo bye > bye; exit' TERM; while :; do sleep 0.02; done"]
         "#,
     );
     let Some(mut daemon) = first_process(&world) else {
@@ -44,12 +48,26 @@ fn orphans_are_reaped_and_sigterm_works() {
     };
     daemon.answers();
     assert_eq!(world.read("daemon.pid").trim(), "1");
-    world.is("web", "running");
-    eventually("three orphans are reaped", || {
-        let metrics = world.scrape()?;
-        (value(&metrics, "eternal_orphans_reaped_total")? >= 3.0).then_some(())
-    });
+    world.appears("forked");
     let inside = seen_from_outside(&daemon);
+    eventually("nothing but the program is left: no zombie either", || {
+        (children(inside).len() == 1).then_some(())
+    });
+    // A stranger in the container leaves an orphan that belongs to no program.
+    let mut stranger = world.command("nsenter");
+    stranger.args([
+        "--target",
+        &inside.to_string(),
+        "--pid",
+        "sh",
+        "-c",
+        "(sleep 0.05 &)",
+    ]);
+    assert_eq!(world.said(stranger).code, 0);
+    eventually("the stranger's orphan is reaped", || {
+        let metrics = world.scrape()?;
+        (value(&metrics, "eternal_orphans_reaped_total")? >= 1.0).then_some(())
+    });
     send(inside, Signal::SIGTERM);
     assert_eq!(daemon.ends(), 0);
     assert_eq!(world.read("bye"), "bye\n");

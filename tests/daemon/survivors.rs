@@ -29,7 +29,7 @@ fn survives_nothing(config: &str) {
     assert!(!lives(left));
     assert!(!world.path("second").exists(), "there was a second copy");
     world.logged(&["an earlier daemon left processes behind"]);
-    world.logged(&["an earlier daemon left web", &left.to_string()]);
+    world.logged(&["an earlier daemon left web", &format!("pid={left}")]);
     assert_eq!(world.is("web", "running").crashes, 0);
     assert_eq!(second.is_stopped(), 0);
     assert_eq!(world.processes(), Vec::<i32>::new());
@@ -48,11 +48,9 @@ fn a_survivor_that_ignores_its_stop_signal_is_killed() {
 
 #[test]
 fn a_survivor_in_a_session_of_its_own_is_found() {
-    survives_nothing(
-        &program("setsid sh -c 'echo $$ > pid; exec sleep 1000' & exec sleep 1000")
-            .replace("'''", "\"\"\"")
-            .replace("$$", "$$"),
-    );
+    survives_nothing(&program(
+        "setsid sh -c 'echo $$ > pid; exec sleep 1000' & exec sleep 1000",
+    ));
 }
 
 #[test]
@@ -119,4 +117,39 @@ fn the_crash_history_survives_the_daemon() {
     let _second = world.run();
     let said = world.eternal(&["crashes", "--json"]);
     assert!(said.out.contains("last words"), "{said:?}");
+}
+
+/// A daemon that was killed, with a survivor that ignores SIGTERM for longer than the test lasts.
+const DEAF: &str = "trap '' TERM; echo $$ > pid; echo up >> ups; while :; do sleep 0.05; done";
+
+#[test]
+fn status_is_answered_while_survivors_are_ended() {
+    let world = World::new(&(program(DEAF) + "stop_timeout = \"5m\"\n"));
+    let mut first = world.run();
+    world.pid_in("pid");
+    first.is_killed();
+    let _second = world.run();
+    world.logged(&["an earlier daemon left processes behind"]);
+    let web = &world.status().expect("a status").programs[0];
+    assert_eq!((web.state.as_str(), web.pid), ("stopped", None));
+}
+
+#[test]
+fn a_second_sigterm_ends_the_grace_of_survivors_and_nothing_is_started() {
+    let world = World::new(&(program(DEAF) + "stop_timeout = \"5m\"\n"));
+    let mut first = world.run();
+    let left = world.pid_in("pid");
+    first.is_killed();
+    let mut second = world.run();
+    world.logged(&["an earlier daemon left processes behind"]);
+    let told = || world.log().matches("SIGTERM received").count();
+    for count in 1..=2 {
+        assert!(lives(left));
+        second.signal(nix::sys::signal::Signal::SIGTERM);
+        crate::world::eventually("the signal is seen", || (told() >= count).then_some(()));
+    }
+    assert_eq!(second.ends(), 0);
+    assert!(!lives(left));
+    assert_eq!(world.lines("ups").len(), 1, "nothing was started");
+    assert!(!world.path("daemon.pid").exists());
 }

@@ -107,11 +107,17 @@ fn restart_brings_a_new_daemon_with_the_same_options() {
     let status = world.status().expect("a status");
     assert_ne!(status.daemon.pid, u32::try_from(daemon).expect("a pid"));
     assert!(
-        status.daemon.arguments.contains(&"debug".to_owned()),
+        status
+            .daemon
+            .arguments
+            .contains(&"--log-level=debug".to_owned()),
         "{status:?}"
     );
     assert!(
-        status.daemon.arguments.contains(&"7s".to_owned()),
+        status
+            .daemon
+            .arguments
+            .contains(&"--stats-interval=7s".to_owned()),
         "{status:?}"
     );
     world.pid("web");
@@ -340,4 +346,100 @@ fn the_control_socket_takes_orders_and_the_metrics_socket_never_does() {
     assert!((200..300).contains(&code), "{code} {body}");
     assert_eq!(daemon.ends(), 0);
     assert!(asked.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn stop_of_a_program_returns_when_its_family_is_gone() {
+    let script = "setsid sh -c 'trap \"\" TERM; echo $$ > pid; while :; do sleep 0.02; done' & exec sleep 1000";
+    let world = World::new(&format!(
+        "[programs.web]\ncommand = [\"sh\", \"-c\", '''{script}''']\nstop_timeout = \"300ms\"\n"
+    ));
+    let _daemon = world.run();
+    let (web, member) = (world.pid("web"), world.pid_in("pid"));
+    assert_eq!(world.eternal(&["stop", "web"]).code, 0);
+    assert!(!lives(web) && !lives(member));
+}
+
+#[test]
+fn reload_starts_at_once_what_was_waiting_with_a_broken_command() {
+    let keys = "restart_delay = \"5m\"\nrestart_delay_max = \"5m\"\ncrash_threshold = 2\n";
+    let world = World::new(&format!(
+        "{WEB}[programs.bad]\ncommand = [\"/no/such\"]\n{keys}"
+    ));
+    let _daemon = world.run();
+    world.is("bad", "backoff");
+    world.configure(&format!(
+        "{WEB}[programs.bad]\ncommand = [\"sleep\", \"1000\"]\n{keys}"
+    ));
+    let said = world.eternal(&["reload"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    world.pid("bad");
+}
+
+#[test]
+fn a_rolling_restart_stops_at_the_first_program_that_does_not_come_back() {
+    let world = World::new(
+        r#"
+        [programs.a]
+        command = ["sleep", "1000"]
+        ready = "exec:test -e good"
+        start_timeout = "1s"
+        crash_threshold = 1
+        [programs.b]
+        command = ["sleep", "1000"]
+        "#,
+    );
+    world.write("good", "");
+    let _daemon = world.run();
+    let (_, b) = (world.pid("a"), world.pid("b"));
+    std::fs::remove_file(world.path("good")).expect("removed");
+    let said = world.eternal(&["reload", "--restart"]);
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.err.contains("a did not come back"), "{said:?}");
+    assert_eq!(world.pid("b"), b);
+    world.logged(&["WARN", "rolling restart stopped"]);
+}
+
+#[test]
+fn run_with_nothing_to_run_supervises_the_bundled_server() {
+    let world = World::new("");
+    std::fs::remove_file(world.path("eternal.toml")).expect("removed");
+    let _daemon = world.launch(&["run", "--metrics-listen", ""]);
+    let command = world.until("a program", |s| Some(s.programs.first()?.command.clone()));
+    assert!(
+        command[1..].contains(&"api-server".to_owned()),
+        "{command:?}"
+    );
+    assert_eq!(world.status().expect("a status").programs[0].name, "api");
+}
+
+#[test]
+fn the_log_can_be_json_and_options_come_from_the_environment() {
+    let world = World::new(WEB);
+    let mut command = world.command(World::binary());
+    command
+        .arg("run")
+        .env("ETERNAL__DAEMON__LOG_FORMAT", "json");
+    let mut daemon = world.launch_as(command);
+    daemon.answers();
+    let pid = world.pid("web");
+    assert_eq!(daemon.is_stopped(), 0);
+    let lines = world.log();
+    let lines: Vec<serde_json::Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("every line is JSON"))
+        .collect();
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.to_string().contains(&pid.to_string())),
+        "{lines:?}"
+    );
+    let mut command = world.command(World::binary());
+    command
+        .arg("run")
+        .env("ETERNAL__DAEMON__LOG_FROMAT", "json");
+    let said = world.said(command);
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!(said.err.contains("ETERNAL__DAEMON__LOG_FROMAT"), "{said:?}");
 }
