@@ -314,6 +314,8 @@ impl Core {
                 self.add(slot).map_err(|error| refuse_plainly(2, &error))?;
             }
         }
+        // Whoever scrapes before anything is started finds every series, at zero.
+        self.observer.publish([]);
         Ok(())
     }
 

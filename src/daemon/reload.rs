@@ -56,7 +56,7 @@ impl Core {
                 | Refusal::Invalid(message)
                 | Refusal::Failed(message)) = &refusal;
                 self.observer.tell(&DaemonEvent::ReloadFailed {
-                    message: message.clone(),
+                    message: in_one_line(message),
                 });
                 if let Some(reply) = reply {
                     let _ = reply.send(Err(refusal));
@@ -113,6 +113,11 @@ impl Core {
                 "{name} is still being stopped: reload again when it is gone"
             )));
         }
+        let resized: Vec<String> = diff
+            .instances
+            .iter()
+            .map(|i| format!("{} ({} instances instead of {})", i.name, i.new, i.old))
+            .collect();
         let restart = self.apply(&diff, &new)?;
         self.app.protect(protection);
         let restart = if restart_all {
@@ -129,7 +134,7 @@ impl Core {
             unchanged: if restart_all { 0 } else { diff.unchanged.len() },
             added: diff.added,
             removed: diff.removed,
-            updated: diff.updated,
+            updated: diff.updated.into_iter().chain(resized).collect(),
             needs_daemon_restart: diff.needs_daemon_restart,
         };
         self.config.programs = new.programs;
@@ -262,6 +267,24 @@ fn unloggable(name: &str, error: &crate::os::logs::LogError) -> Refusal {
     Refusal::Invalid(format!("{name}: {error}{cause}"))
 }
 
+/// What is wrong and where, without the quoted lines that a terminal shows.
+fn in_one_line(problems: &str) -> String {
+    let mut line = String::new();
+    for part in problems.lines().map(str::trim) {
+        if let Some(place) = part.strip_prefix("--> ") {
+            line.push_str(&format!(" ({place})"));
+        } else if let Some(what) = part.strip_prefix("error: ") {
+            line.push_str(if line.is_empty() { "" } else { "; " });
+            line.push_str(what);
+        }
+    }
+    if line.is_empty() {
+        problems.replace('\n', "; ")
+    } else {
+        line
+    }
+}
+
 fn summary(reloaded: &Reloaded) -> String {
     let part = |what: &str, names: &[String]| {
         (!names.is_empty()).then(|| format!("{what} {}", names.join(", ")))
@@ -283,5 +306,23 @@ fn summary(reloaded: &Reloaded) -> String {
         "nothing changed".into()
     } else {
         parts.join("; ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn problems_fit_in_one_line_of_the_log() {
+        let text = "error: no key \"x\"\n --> /e.toml:9:1\n  |\n9 | x = 3\n\nerror: bad\n --> /e.toml:10:2";
+        assert_eq!(
+            in_one_line(text),
+            "no key \"x\" (/e.toml:9:1); bad (/e.toml:10:2)"
+        );
+        assert_eq!(
+            in_one_line("web is still being stopped"),
+            "web is still being stopped"
+        );
     }
 }

@@ -151,7 +151,7 @@ impl Observer {
             DaemonEvent::Statistics => return statistics::log(&self.reader.status()),
             DaemonEvent::Stopping { reason } => {
                 self.draft.stopping = true;
-                self.publish([]);
+                self.publish_draft();
                 (
                     Level::INFO,
                     "daemon_stopping",
@@ -197,6 +197,6 @@ impl Observer {
             successful,
             message: message.to_owned(),
         }));
-        self.publish([]);
+        self.publish_draft();
     }
 }

@@ -146,8 +146,9 @@ impl Observer {
     /// Forgets a replica: its series are gone at once.
     pub fn remove(&mut self, id: Id) {
         self.records.remove(&id);
-        self.changed.insert(id);
-        self.publish([]);
+        self.changed.remove(&id);
+        self.draft.set(id, None);
+        self.publish_draft();
     }
 
     /// Publishes how the programs that changed stand, with everything recorded since.
@@ -166,6 +167,12 @@ impl Observer {
                 .map(|record| Arc::new(record.program(id, now)));
             self.draft.set(id, program);
         }
+        self.publish_draft();
+    }
+
+    /// Publishes without the programs that changed: in the middle of a burst their counters are
+    /// ahead of their views, and a scrape would see both.
+    pub(super) fn publish_draft(&self) {
         self.published.send_replace(Arc::new(self.draft.clone()));
     }
 
@@ -208,7 +215,7 @@ impl Observer {
                 record.ledger.started_at = Some(at);
                 let facts = Facts {
                     pid: Some(*pid),
-                    run: Some(run.0),
+                    run: Some(run.number()),
                     cause: cause.map(Cause::label),
                     ..Facts::default()
                 };
@@ -223,7 +230,7 @@ impl Observer {
                 record.started(*cause, now);
                 record.start_failed(failure, now, at);
                 let facts = Facts {
-                    run: Some(run.0),
+                    run: Some(run.number()),
                     reason: Some("spawn_error"),
                     cause: cause.map(Cause::label),
                     ..Facts::default()
@@ -254,7 +261,7 @@ impl Observer {
             Event::Ready { run, took } => {
                 record.ledger.startup.observe(*took);
                 let facts = Facts {
-                    run: Some(run.0),
+                    run: Some(run.number()),
                     took: Some(*took),
                     ..Facts::default()
                 };
@@ -268,7 +275,7 @@ impl Observer {
             Event::StartTimedOut { run, after } => {
                 record.ledger.start_failures[FailureKind::Timeout as usize] += 1;
                 let facts = Facts {
-                    run: Some(run.0),
+                    run: Some(run.number()),
                     took: Some(*after),
                     ..Facts::default()
                 };
@@ -288,7 +295,7 @@ impl Observer {
                 "family_left",
                 "left processes behind, which are ended".to_owned(),
                 Facts {
-                    run: Some(run.0),
+                    run: Some(run.number()),
                     ..Facts::default()
                 },
             ),
@@ -297,7 +304,7 @@ impl Observer {
                 "stopping",
                 format!("stopping: {reason}"),
                 Facts {
-                    run: Some(run.0),
+                    run: Some(run.number()),
                     reason: Some(reason),
                     ..Facts::default()
                 },
@@ -310,7 +317,7 @@ impl Observer {
                     "stop_escalated",
                     message,
                     Facts {
-                        run: Some(run.0),
+                        run: Some(run.number()),
                         took: Some(*after),
                         ..Facts::default()
                     },
@@ -326,7 +333,7 @@ impl Observer {
                     "unkillable",
                     message,
                     Facts {
-                        run: Some(run.0),
+                        run: Some(run.number()),
                         took: Some(*after),
                         ..Facts::default()
                     },
@@ -339,7 +346,7 @@ impl Observer {
                     record.ledger.stop.observe(*took);
                 }
                 let facts = Facts {
-                    run: run.map(|run| run.0),
+                    run: run.map(crate::supervision::Run::number),
                     took: Some(*took),
                     ..Facts::default()
                 };

@@ -1,0 +1,230 @@
+"""One program, or a few: how it stands, how it lives, what it uses, what it says."""
+
+from parts import *
+
+STOPS = "eternal_program_stop_escalations_total"
+OOM_EXITS = of_program("eternal_program_exits_total", 'reason="oom"')
+
+
+def standing():
+    started = f'max by ({REPLICA}) ({of_program("eternal_program_start_time_seconds")})'
+    left = f'min by ({REPLICA}) ({of_program("eternal_program_crash_budget_remaining")})'
+    none_left = mapped(_0=("none: it is given up", CRITICAL))
+    return [
+        stat("State", "The state of each replica.", now(state_number(), REPLICA_LEGEND), unit="none", mappings=state_mappings()),
+        stat("Uptime", "How long the present run has lasted; none when it is down.", now(f"time() - {started}", REPLICA_LEGEND), unit="s"),
+        stat(
+            "Crash budget left",
+            "Crashes left within the crash window before the supervisor gives the program up.",
+            now(left, REPLICA_LEGEND),
+            unit="none",
+            mappings=none_left,
+            alerts=["EternalProgramGaveUp"],
+        ),
+        availability("1h", "1 h", 0.9856, CRITICAL, "EternalProgramAvailabilityBurnFast"),
+        availability("3d", "3 d", 0.999, WARNING, "EternalProgramAvailabilityBurnSlow"),
+        stat(
+            "Next restart",
+            "When the next automatic start is due; none when none is.",
+            now(f'max by ({REPLICA}) ({of_program("eternal_program_next_restart_timestamp_seconds")}) * 1000', REPLICA_LEGEND),
+            unit="dateTimeFromNow",
+        ),
+    ]
+
+
+def availability(window, words, objective, colour, alert):
+    unavailable = of_program(f"instance_program:eternal_program_unavailable:avg{window}")
+    return stat(
+        f"Availability, {words}",
+        f"Of the time it was wanted in the last {words}, the share it had a process. Needs the recording rules.",
+        now(f"1 - max by ({REPLICA}) ({unavailable})", REPLICA_LEGEND),
+        unit="percentunit",
+        decimals=3,
+        max=1,
+        thresholds=steps((objective, OK), base=colour),
+        alerts=[alert],
+    )
+
+
+def trouble():
+    return [
+        crashes("5m", "5 min", (3, CRITICAL), alerts=["EternalProgramCrashLooping"]),
+        crashes("1h", "1 h", (2, WARNING), (5, CRITICAL), alerts=["EternalProgramCrashLooping", "EternalProgramCrashLoopingSlow"]),
+        crashes("6h", "6 h", (8, WARNING), alerts=["EternalProgramCrashLoopingSlow"]),
+        recent(
+            "Stops by SIGKILL, 15 min",
+            "Stops in the last 15 minutes that outlived the grace period.",
+            increase(of_program(STOPS), "15m"),
+            "EternalProgramStopEscalated",
+        ),
+        recent(
+            "Out-of-memory kills, 15 min",
+            "Runs in the last 15 minutes that the kernel ended for want of memory.",
+            f'sum without (reason) ({increase(OOM_EXITS, "15m")})',
+            "EternalProgramOOMKilled",
+        ),
+        recent(
+            "Lines dropped, 5 min",
+            "Lines of output in the last 5 minutes that could not be kept.",
+            f'sum without (stream) ({increase(of_program("eternal_program_log_dropped_lines_total"), "5m")})',
+            "EternalProgramLogDropping",
+        ),
+    ]
+
+
+def crashes(window, words, *limits, alerts):
+    counted = increase(of_program("eternal_program_crashes_total"), window)
+    return stat(
+        f"Crashes, {words}",
+        f"Crashes in the last {words}; of several replicas, the one with the most.",
+        now(f"max({counted})"),
+        unit="none",
+        decimals=0,
+        thresholds=steps(*limits),
+        alerts=alerts,
+    )
+
+
+def recent(title, description, counted, alert):
+    """A count that should be zero."""
+    return stat(title, description, now(f"sum({counted})"), unit="none", decimals=0, thresholds=steps((1, WARNING)), alerts=[alert])
+
+
+def life():
+    restarts = f'sum by (cause) ({increase(of_program("eternal_program_restarts_total"))})'
+    exits = f'sum by (reason) ({increase(of_program("eternal_program_exits_total"))})'
+    shown = {"unit": "short", "stacked": True, "bars": True}
+    return [
+        timeline(
+            "State timeline",
+            "The state of each replica at each scrape; states shorter than a scrape interval may be missing here, never in the counters.",
+            query(state_number(), REPLICA_LEGEND),
+            unit="none",
+            mappings=state_mappings(),
+            alerts=["EternalProgramStuckInBackoff", "EternalProgramNotRunning"],
+        ),
+        series("Restarts by cause", "Restarts within each step of the graph.", query(restarts, "{{cause}}"), **shown),
+        series(
+            "Exits by reason",
+            "Ends of runs and failed starts within each step of the graph.",
+            query(exits, "{{reason}}"),
+            overrides=colours(REASONS),
+            alerts=["EternalProgramStopEscalated"],
+            **shown,
+        ),
+        last_exit(),
+    ]
+
+
+def last_exit():
+    last = {
+        "reason": f'max by ({REPLICA}, reason) ({of_program("eternal_program_last_exit_reason")} == 1)',
+        "at": f'max by ({REPLICA}) ({of_program("eternal_program_last_exit_timestamp_seconds")}) * 1000',
+        "code": f'max by ({REPLICA}) ({of_program("eternal_program_last_exit_code")})',
+        "signal": f'max by ({REPLICA}) ({of_program("eternal_program_last_exit_signal")})',
+    }
+    return table(
+        "Last exit",
+        "How the last run of each replica ended: when, why, and with which exit code or signal.",
+        [table_now(expr) for expr in last.values()],
+        hidden=("Time", "Value #A"),
+        renamed={"Value #B": "ended", "Value #C": "exit code", "Value #D": "signal"},
+        unit="none",
+        height=6,
+        overrides=[override("ended", unit="dateTimeAsIso")],
+        alerts=["EternalProgramGaveUp"],
+    )
+
+
+def durations():
+    return [
+        heatmap("Run duration", "How long runs lasted that ended within each step.", "eternal_program_run_duration_seconds"),
+        quantiles(
+            "Restart latency",
+            "From the end of a run to the next process, without the configured delay: what the supervisor itself adds.",
+            "eternal_program_restart_latency_seconds",
+        ),
+        quantiles("Start-up time", "From spawn to ready.", "eternal_program_startup_duration_seconds"),
+        quantiles("Stop time", "From the stop request to the end.", "eternal_program_stop_duration_seconds"),
+    ]
+
+
+def resources():
+    total = lambda metric: f"sum by ({REPLICA}) ({of_program(metric)})"
+    per_second = lambda metric: f"sum by ({REPLICA}) ({rate(of_program(metric))})"
+    per_mode = f'sum by (mode) ({rate(of_program("eternal_program_cpu_seconds_total"))})'
+    highest = f'max_over_time({of_program("eternal_program_open_fds", window="1m")})'
+    limit = f'min_over_time({of_program("eternal_program_max_fds", window="1m")})'
+    memory = [
+        query(total("eternal_program_resident_memory_bytes"), "resident " + REPLICA_LEGEND),
+        query(total("eternal_program_virtual_memory_bytes"), "virtual " + REPLICA_LEGEND),
+    ]
+    tree = "of the whole process tree"
+    return [
+        series("CPU", f"CPU time {tree}: 1 is one core.", query(per_mode, "{{mode}}"), unit="short", stacked=True),
+        series("Memory", f"Memory {tree}.", memory, unit="bytes", alerts=["EternalProgramOOMKilled"]),
+        series(
+            "Descriptors against limits",
+            f"Open descriptors {tree}, as a share of the limit.",
+            query(f"{highest} / {limit}", REPLICA_LEGEND),
+            unit="percentunit",
+            thresholds=steps((0.8, WARNING)),
+            line_at=True,
+            max=1,
+            alerts=["EternalProgramFdsNearLimit"],
+        ),
+        series(
+            "Processes and threads",
+            f"Processes and threads {tree}.",
+            [
+                query(total("eternal_program_processes"), "processes " + REPLICA_LEGEND),
+                query(total("eternal_program_threads"), "threads " + REPLICA_LEGEND),
+            ],
+            unit="none",
+        ),
+        series(
+            "Storage",
+            f"Bytes read from and written to storage {tree}.",
+            [
+                query(per_second("eternal_program_read_bytes_total"), "read " + REPLICA_LEGEND),
+                query(per_second("eternal_program_written_bytes_total"), "written " + REPLICA_LEGEND),
+            ],
+            unit="Bps",
+        ),
+        series(
+            "Out-of-memory kills",
+            "Kills in the program's cgroup, those of children that the program survived included; empty where it has no cgroup.",
+            query(f'sum by ({REPLICA}) ({increase(of_program("eternal_program_oom_kills_total"))})', REPLICA_LEGEND),
+            unit="short",
+            bars=True,
+            alerts=["EternalProgramOOMKilled"],
+        ),
+    ]
+
+
+def output():
+    by_stream = lambda metric: f"sum by (stream) ({rate(of_program(metric))})"
+    return [
+        series(
+            "Log volume and drops",
+            "Lines captured each second, by stream, and lines that could not be kept.",
+            [
+                query(by_stream("eternal_program_log_lines_total"), "{{stream}}"),
+                query(by_stream("eternal_program_log_dropped_lines_total"), "{{stream}} dropped"),
+            ],
+            unit="cps",
+            alerts=["EternalProgramLogDropping"],
+        ),
+        series("Log bytes", "Bytes captured each second, by stream.", query(by_stream("eternal_program_log_bytes_total"), "{{stream}}"), unit="Bps"),
+    ]
+
+
+def board():
+    sections = {
+        "Now": [*standing(), *trouble()],
+        "Life": life(),
+        "Durations": durations(),
+        "Resources": resources(),
+        "Output": output(),
+    }
+    return dashboard("eternal-program", "Eternal / Program", "How a program stands, lives, what it uses and what it says.", sections)
