@@ -357,6 +357,29 @@ fn no_collector_however_bad_holds_supervision_up() {
 }
 
 #[test]
+fn the_last_spans_are_waited_for_but_not_for_long() {
+    let silent = Collector::start(Manner::NeverAnswers);
+    let directory = configured(&format!(
+        "[metrics]\nlisten = ''\n[tracing]\notlp_endpoint = 'http://{}'\n\
+         [programs.a]\ncommand = ['false']\nrestart = 'never'\n",
+        silent.address
+    ));
+    let began = Instant::now();
+    let code = eternal(directory.path(), &["run"]).status();
+    assert_eq!(code.expect("the daemon runs").code(), Some(1));
+    // Three seconds, and what starting and ending take on a loaded machine.
+    assert!(
+        began.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        began.elapsed()
+    );
+    println!("ended after {:?}", began.elapsed());
+    let log = fs::read_to_string(directory.path().join("logs/daemon.log")).expect("a log");
+    // Start, exit and shutdown.
+    assert!(log.contains("spans lost at the end: 3"), "{log}");
+}
+
+#[test]
 fn an_endpoint_that_cannot_be_used_ends_the_start() {
     let directory = configured(
         "[metrics]\nlisten = ''\n[programs.a]\ncommand = ['sh', '-c', 'echo >started']\n",
