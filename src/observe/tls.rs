@@ -32,21 +32,20 @@ pub(super) fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, Pr
     }
     let private = PrivateKeyDer::from_pem_slice(&read(KEY, key)?)
         .map_err(|error| not_pem(KEY, key, &error))?;
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map(|builder| builder.with_no_client_auth())
         .and_then(|builder| builder.with_single_cert(chain, private))
-        .map_err(|error| match error {
-            TlsError::InconsistentKeys(_) => {
+        .map_err(|error| {
+            if matches!(error, TlsError::InconsistentKeys(_)) {
                 let reason = format!("it is not the key of {}", certificate.display());
                 ProtectionError::wrong(KEY, key, reason)
-            }
-            TlsError::InvalidCertificate(_) => {
+            } else if matches!(error, TlsError::InvalidCertificate(_)) {
                 ProtectionError::wrong(CERTIFICATE, certificate, error)
+            } else {
+                ProtectionError::wrong(KEY, key, error)
             }
-            error => ProtectionError::wrong(KEY, key, error),
         })?;
-    let mut config = config;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
@@ -56,11 +55,13 @@ fn read(what: &'static str, file: &Path) -> Result<Vec<u8>, ProtectionError> {
 }
 
 fn not_pem(what: &'static str, file: &Path, error: &PemError) -> ProtectionError {
-    let reason = match error {
-        PemError::NoItemsFound => "there is none in it (it has to be PEM)".to_owned(),
-        PemError::MissingSectionEnd { .. } => "it is cut off".to_owned(),
-        // The others may quote what they cannot read.
-        _ => "it is not valid PEM".to_owned(),
+    // Others may quote what they cannot read, so they are not told.
+    let reason = if matches!(error, PemError::NoItemsFound) {
+        "there is none in it (it has to be PEM)"
+    } else if matches!(error, PemError::MissingSectionEnd { .. }) {
+        "it is cut off"
+    } else {
+        "it is not valid PEM"
     };
     ProtectionError::wrong(what, file, reason)
 }

@@ -354,7 +354,27 @@ impl Exporting {
 
 #[cfg(test)]
 mod tests {
+    use opentelemetry::trace::{Span as _, Tracer as _};
+
     use super::*;
+
+    #[test]
+    fn a_full_queue_drops_and_counts() {
+        let (to, queue) = mpsc::channel(2);
+        let losses = Arc::new(Losses::default());
+        let provider = SdkTracerProvider::builder()
+            .with_span_processor(Queue {
+                to,
+                losses: Arc::clone(&losses),
+            })
+            .build();
+        let tracer = provider.tracer("test");
+        for _ in 0..5 {
+            tracer.start("one").end();
+        }
+        assert_eq!(queue.len(), 2);
+        assert_eq!(losses.early.load(Ordering::Relaxed), 3);
+    }
 
     #[test]
     fn the_config_comes_before_the_environment_and_off_before_both() {

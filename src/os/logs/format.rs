@@ -173,8 +173,8 @@ fn sentence(to: &mut Vec<u8>, record: &Record) {
     }
     escape(to, record.message.as_bytes());
     // Where lines are for people, the ids of traces are noise.
-    let for_people = |name: &&str| !matches!(*name, "trace_id" | "span_id");
-    for (name, value) in record.fields.iter().filter(|(name, _)| for_people(&name)) {
+    let for_people = |field: &&(&str, String)| !matches!(field.0, "trace_id" | "span_id");
+    for (name, value) in record.fields.iter().filter(for_people) {
         to.push(b' ');
         to.extend_from_slice(name.as_bytes());
         to.push(b'=');

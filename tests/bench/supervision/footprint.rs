@@ -41,7 +41,11 @@ pub fn idle(tools: &Tools) -> Vec<Verdict> {
         let after = switches(ours.supervisor.id());
         ours.end();
         for (name, count) in &after {
-            let more = count - before.iter().find(|(n, _)| n == name).map_or(0, |(_, c)| *c);
+            let more = count
+                - before
+                    .iter()
+                    .find(|(n, _)| n == name)
+                    .map_or(0, |(_, c)| *c);
             if more > 0 {
                 println!("  {name}: {more}");
             }
