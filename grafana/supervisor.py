@@ -95,14 +95,14 @@ def loop():
     signals = f'sum by (signal) ({increase(of_daemon("eternal_signals_received_total"))})'
     orphans = f'sum by (instance) ({increase(of_daemon("eternal_orphans_reaped_total"))})'
     reloads = f'sum by (result) ({increase(of_daemon("eternal_config_reloads_total"))})'
-    results = colours({"success": OK, "failure": WARNING})
+    results = colours({"reload success": OK, "reload failure": WARNING})
     shown = {"unit": "short", "stacked": True, "bars": True}
     return [
         quantiles("Loop lag", "How late the supervision loop woke up.", "eternal_event_loop_lag_seconds", select=of_daemon),
         series(
             "Reloads",
             "Reloads of the configuration within each step, by result.",
-            query(reloads, "{{result}}"),
+            query(reloads, "reload {{result}}"),
             overrides=results,
             alerts=["EternalConfigReloadFailed"],
             **shown,
@@ -141,6 +141,6 @@ def board():
         "Now": [*standing(), versions()],
         "Resources": resources(),
         "Loop": loop(),
-        "Scrapes": scrapes(),
+        "Exposition": scrapes(),
     }
     return dashboard("eternal-supervisor", "Eternal / Supervisor", "The supervisor itself: what it uses, how late it is, who asks it.", sections, programs=False)

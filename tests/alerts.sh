@@ -95,7 +95,7 @@ check_inhibition() {
         --cluster.listen-address= --log.level=error &
     pid=$!
     # shellcheck disable=SC2064
-    trap "kill $pid 2>/dev/null || true; rm -rf '$folder'" EXIT
+    trap "kill $pid 2>/dev/null && wait $pid 2>/dev/null; rm -rf '$folder'" EXIT
     python3 - "$url" <<'PYTHON'
 import json, sys, time, urllib.error, urllib.request
 url = sys.argv[1] + "/api/v2/alerts"

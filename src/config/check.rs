@@ -18,10 +18,10 @@ const SHOWN: usize = 10;
 pub fn check(loaded: &Loaded) -> String {
     let config = &loaded.config;
     let mut text = String::new();
-    let from = config
-        .file
-        .as_ref()
-        .map_or_else(|| "no file".to_owned(), |file| file.display().to_string());
+    let from = config.file.as_ref().map_or_else(
+        || "the configuration without a file".to_owned(),
+        |file| file.display().to_string(),
+    );
     let instances: u64 = config
         .programs
         .iter()

@@ -17,7 +17,7 @@ use super::reload::Reloads;
 use super::slots::Slot;
 use crate::config::{self, Ready};
 use crate::control::server::Command;
-use crate::observe::{DaemonEvent, Observer, StreamCounts};
+use crate::observe::{App, DaemonEvent, Observer, StreamCounts};
 use crate::os::children::{Children, News, Stdio};
 use crate::os::journal::Journal;
 use crate::os::logs::{Logs, Source, Stream};
@@ -39,6 +39,8 @@ pub(super) struct Core {
     pub changed: BTreeSet<Id>,
     pub children: Children,
     pub observer: Observer,
+    /// What the metrics listener serves.
+    pub app: Arc<App>,
     pub logs: Logs,
     pub journal: Journal,
     pub readiness: Readiness,
@@ -265,10 +267,7 @@ impl Core {
         }
         if self.watchdog_due.is_some_and(|due| due <= now) {
             self.systemd_says(Systemd::watchdog);
-            self.watchdog_due = self
-                .systemd
-                .watchdog_interval()
-                .map(|within| now + within);
+            self.watchdog_due = self.systemd.watchdog_interval().map(|within| now + within);
         }
         let at = self.moment();
         self.fleet.tick(at, &mut self.out);

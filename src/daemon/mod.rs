@@ -23,7 +23,7 @@ use self::core::{Core, Inbox};
 use crate::config::{Loaded, Sources};
 use crate::control::api::Progress;
 use crate::control::server::{self, Backend};
-use crate::observe::{self, App, CrashHistory, DaemonEvent, Identity, Observer, Setup};
+use crate::observe::{self, App, CrashHistory, DaemonEvent, Identity, Observer, Setup, Tracing};
 use crate::os::children::Children;
 use crate::os::journal::{self, Journal};
 use crate::os::logs::Logs;
@@ -38,6 +38,9 @@ use slots::Slot;
 const QUEUE: usize = 256;
 /// What is left to write when the daemon ends may take this long.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// The last spans may take this long.
+const LAST_SPANS: Duration = Duration::from_secs(3);
 
 /// What the command line asks of the daemon.
 #[derive(Debug)]
@@ -96,8 +99,15 @@ fn prepare_and_run(start: Start) -> Result<u8, Refusal> {
     let config = &start.loaded.config;
     let pid_file =
         PidFile::acquire(&config.daemon.pid_file).map_err(|error| pid_file_refusal(&error))?;
+    let protection =
+        outside::protection(&config.metrics).map_err(|error| refuse_plainly(2, &error))?;
     let listener = outside::listen(&config.metrics)?;
-    let logs = outside::start_logs(config, start.detached)?;
+    let tracing = Tracing::start(
+        config.tracing.otlp_endpoint.as_deref(),
+        env!("CARGO_PKG_VERSION"),
+    )
+    .map_err(|error| refuse_plainly(2, &error))?;
+    let logs = outside::start_logs(config, start.detached, tracing.as_ref())?;
     let control = server::bind(&config.daemon.socket).map_err(|error| refuse_plainly(1, &error))?;
     if let Err(errno) = nofile {
         tracing::warn!("cannot raise the limit of open files: {errno}");
@@ -112,13 +122,17 @@ fn prepare_and_run(start: Start) -> Result<u8, Refusal> {
     let open = Open {
         signals,
         listener,
+        protection,
         logs: logs.clone(),
         control,
     };
-    let result = runtime.block_on(supervise(start, open));
+    let result = runtime.block_on(supervise(start, open, tracing.as_ref()));
     // The socket may be a newer daemon's only if the pid file was, and its lock is ours.
     let _ = std::fs::remove_file(&socket);
     pid_file.release();
+    if let Some(tracing) = tracing {
+        tracing.close(LAST_SPANS);
+    }
     logs.shutdown(LAST_WORDS);
     result
 }
@@ -127,11 +141,12 @@ fn prepare_and_run(start: Start) -> Result<u8, Refusal> {
 struct Open {
     signals: Signals,
     listener: Option<observe::Listener>,
+    protection: observe::Protection,
     logs: Logs,
     control: std::os::unix::net::UnixListener,
 }
 
-async fn supervise(start: Start, open: Open) -> Result<u8, Refusal> {
+async fn supervise(start: Start, open: Open, tracing: Option<&Tracing>) -> Result<u8, Refusal> {
     let systemd = Systemd::from_env();
     let (journal, found) = Journal::open(&start.loaded.config.daemon.state_dir, |trouble| {
         tracing::warn!("{trouble}")
@@ -143,7 +158,11 @@ async fn supervise(start: Start, open: Open) -> Result<u8, Refusal> {
             .map_err(|error| refuse(1, "make the socket for READY=1", &error))?;
     let history = CrashHistory::load(found.crashes.join("\n").as_bytes());
     let scraping = open.listener.is_some();
-    let observer = observe(&start, &found, scraping)?;
+    let mut observer = observe(&start, &found, scraping)?;
+    if let Some(tracing) = tracing {
+        tracing.count_losses(observer.metrics());
+        observer.trace(tracing.spans());
+    }
 
     let (commands, orders) = mpsc::channel(QUEUE);
     let (ping, pings) = mpsc::channel(QUEUE);
@@ -153,6 +172,7 @@ async fn supervise(start: Start, open: Open) -> Result<u8, Refusal> {
         observer.metrics(),
         outside::alive(ping),
     ));
+    app.protect(open.protection);
     let reader = observer.reader();
     let backend = Backend {
         status: Arc::new(move || reader.status()),
@@ -182,6 +202,7 @@ async fn supervise(start: Start, open: Open) -> Result<u8, Refusal> {
         changed: BTreeSet::new(),
         children,
         observer,
+        app: Arc::clone(&app),
         logs: open.logs,
         journal: journal.clone(),
         readiness: readiness::Readiness::new(inbox.notifications.address().to_owned(), probed),
@@ -293,6 +314,8 @@ impl Core {
                 self.add(slot).map_err(|error| refuse_plainly(2, &error))?;
             }
         }
+        // Whoever scrapes before anything is started finds every series, at zero.
+        self.observer.publish([]);
         Ok(())
     }
 

@@ -13,7 +13,10 @@ use tracing::Level;
 use super::{Refusal, refuse, refuse_plainly};
 use crate::config::{Config, Listen, LogFormat, LogLevel, Metrics};
 use crate::observe::log::{self, LogRecord};
-use crate::observe::{Alive, Listener, OwnSampler, Sampler, Usage};
+use crate::observe::{
+    Alive, Listener, OwnSampler, Protection, ProtectionError, ProtectionFiles, Sampler, Tracing,
+    Usage,
+};
 use crate::os::logs::{self, Logs, Options, Record, Stderr};
 use crate::os::notify::STRIPPED;
 use crate::os::procfs;
@@ -48,6 +51,26 @@ pub(super) fn listen(metrics: &Metrics) -> Result<Option<Listener>, Refusal> {
             }
             _ => refuse(2, &operation, &error),
         })
+}
+
+/// The settings that [`protection`] reads: they take effect at a reload.
+pub(super) const PROTECTION_KEYS: [&str; 3] = [
+    "metrics.tls_cert",
+    "metrics.tls_key",
+    "metrics.basic_auth_file",
+];
+
+/// Reads the certificate, the key and the password file of the metrics listener.
+///
+/// # Errors
+///
+/// When one of them is wrong. Without a listener nothing is read.
+pub(super) fn protection(metrics: &Metrics) -> Result<Protection, ProtectionError> {
+    let files = metrics.listen.as_ref().map(|_| ProtectionFiles {
+        certificate: metrics.tls_cert.clone().zip(metrics.tls_key.clone()),
+        accounts: metrics.basic_auth_file.clone(),
+    });
+    Protection::load(&files.unwrap_or_default())
 }
 
 /// Replaces the socket of a daemon that is gone, never one where somebody answers.
@@ -87,7 +110,11 @@ pub(super) fn address(listen: &Listen) -> String {
 /// # Errors
 ///
 /// When the log file cannot be opened.
-pub(super) fn start_logs(config: &Config, detached: bool) -> Result<Logs, Refusal> {
+pub(super) fn start_logs(
+    config: &Config,
+    detached: bool,
+    tracing: Option<&Tracing>,
+) -> Result<Logs, Refusal> {
     let daemon = &config.daemon;
     let logs = Logs::start(Options {
         file: daemon.log_file.clone(),
@@ -106,6 +133,7 @@ pub(super) fn start_logs(config: &Config, detached: bool) -> Result<Logs, Refusa
     let installed = log::install(
         Arc::new(move |record| sink.line(&to_line(record))),
         level(daemon.log_level),
+        tracing,
     );
     installed.map_err(|error| refuse(1, "install the log", &error))?;
     Ok(logs)

@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 
 use super::core::Core;
 use super::slots::Slot;
+use super::{outside, with_causes};
 use crate::config::{self, Config, Diff};
 use crate::control::api::Reloaded;
 use crate::control::server::Refusal;
@@ -34,6 +35,10 @@ impl Core {
     /// Reads the config again and applies it. `restart_all`: every program is restarted, as SIGHUP
     /// does; otherwise only what changed.
     pub(super) fn reload(&mut self, restart_all: bool, reply: Option<Reply>) {
+        let span = tracing::info_span!(
+            target: "eternal", "reload", restart_all, otel.status_code = tracing::field::Empty
+        );
+        let _inside = span.enter();
         self.systemd_says(Systemd::reloading);
         match self.try_reload(restart_all) {
             Ok(reloaded) => {
@@ -45,12 +50,13 @@ impl Core {
                 }
             }
             Err(refusal) => {
+                span.record("otel.status_code", "ERROR");
                 let (Refusal::NotFound(message)
                 | Refusal::Conflict(message)
                 | Refusal::Invalid(message)
                 | Refusal::Failed(message)) = &refusal;
                 self.observer.tell(&DaemonEvent::ReloadFailed {
-                    message: message.clone(),
+                    message: in_one_line(message),
                 });
                 if let Some(reply) = reply {
                     let _ = reply.send(Err(refusal));
@@ -93,7 +99,11 @@ impl Core {
         let loaded = config::load(&self.reloads.sources)
             .map_err(|problems| Refusal::Invalid(problems.to_string()))?;
         let new = loaded.config;
-        let diff = config::diff(&self.config, &new);
+        let protection = outside::protection(&new.metrics)
+            .map_err(|error| Refusal::Invalid(with_causes(&error)))?;
+        let mut diff = config::diff(&self.config, &new);
+        diff.needs_daemon_restart
+            .retain(|key| !outside::PROTECTION_KEYS.contains(&key.as_str()));
         if let Some(name) = diff
             .added
             .iter()
@@ -103,7 +113,13 @@ impl Core {
                 "{name} is still being stopped: reload again when it is gone"
             )));
         }
+        let resized: Vec<String> = diff
+            .instances
+            .iter()
+            .map(|i| format!("{} ({} instances instead of {})", i.name, i.new, i.old))
+            .collect();
         let restart = self.apply(&diff, &new)?;
+        self.app.protect(protection);
         let restart = if restart_all {
             self.fleet.ids()
         } else {
@@ -118,10 +134,14 @@ impl Core {
             unchanged: if restart_all { 0 } else { diff.unchanged.len() },
             added: diff.added,
             removed: diff.removed,
-            updated: diff.updated,
+            updated: diff.updated.into_iter().chain(resized).collect(),
             needs_daemon_restart: diff.needs_daemon_restart,
         };
         self.config.programs = new.programs;
+        let (metrics, new) = (&mut self.config.metrics, new.metrics);
+        metrics.tls_cert = new.tls_cert;
+        metrics.tls_key = new.tls_key;
+        metrics.basic_auth_file = new.basic_auth_file;
         self.request(Request::Roll(restart, Cause::Config));
         Ok(reloaded)
     }
@@ -247,6 +267,24 @@ fn unloggable(name: &str, error: &crate::os::logs::LogError) -> Refusal {
     Refusal::Invalid(format!("{name}: {error}{cause}"))
 }
 
+/// What is wrong and where, without the quoted lines that a terminal shows.
+fn in_one_line(problems: &str) -> String {
+    let mut line = String::new();
+    for part in problems.lines().map(str::trim) {
+        if let Some(place) = part.strip_prefix("--> ") {
+            line.push_str(&format!(" ({place})"));
+        } else if let Some(what) = part.strip_prefix("error: ") {
+            line.push_str(if line.is_empty() { "" } else { "; " });
+            line.push_str(what);
+        }
+    }
+    if line.is_empty() {
+        problems.replace('\n', "; ")
+    } else {
+        line
+    }
+}
+
 fn summary(reloaded: &Reloaded) -> String {
     let part = |what: &str, names: &[String]| {
         (!names.is_empty()).then(|| format!("{what} {}", names.join(", ")))
@@ -268,5 +306,23 @@ fn summary(reloaded: &Reloaded) -> String {
         "nothing changed".into()
     } else {
         parts.join("; ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn problems_fit_in_one_line_of_the_log() {
+        let text = "error: no key \"x\"\n --> /e.toml:9:1\n  |\n9 | x = 3\n\nerror: bad\n --> /e.toml:10:2";
+        assert_eq!(
+            in_one_line(text),
+            "no key \"x\" (/e.toml:9:1); bad (/e.toml:10:2)"
+        );
+        assert_eq!(
+            in_one_line("web is still being stopped"),
+            "web is still being stopped"
+        );
     }
 }

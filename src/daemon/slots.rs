@@ -118,9 +118,14 @@ fn read_env_file(path: &Path) -> Result<Vec<(OsString, OsString)>, SpawnFailure>
         transient: false,
         message: format!("cannot read env_file {}: {what}", path.display()),
     };
-    let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
-        io::ErrorKind::PermissionDenied => failure(FailureKind::Permission, error.to_string()),
-        _ => failure(FailureKind::Exec, error.to_string()),
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let denied = error.kind() == io::ErrorKind::PermissionDenied;
+        let kind = if denied {
+            FailureKind::Permission
+        } else {
+            FailureKind::Exec
+        };
+        failure(kind, error.to_string())
     })?;
     let mut pairs = Vec::new();
     for (number, line) in text.lines().enumerate() {

@@ -44,15 +44,22 @@ impl CrashHistory {
         all.push_back(crash);
     }
 
-    /// Returns the crashes of one program, or of all, oldest first.
+    /// Returns the crashes of one program (`web`), of one replica (`web/1`), or of all, oldest first.
     #[must_use]
     pub fn query(&self, program: Option<&str>) -> Vec<Crash> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.iter()
-            .filter(|c| program.is_none_or(|name| c.program == name))
+            .filter(|c| program.is_none_or(|name| is_called(c, name)))
             .cloned()
             .collect()
     }
+}
+
+fn is_called(crash: &Crash, name: &str) -> bool {
+    crash.program == name
+        || name.split_once('/').is_some_and(|(program, replica)| {
+            program == crash.program && replica.parse() == Ok(crash.replica)
+        })
 }
 
 #[cfg(test)]

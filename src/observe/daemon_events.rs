@@ -94,6 +94,11 @@ impl Observer {
     /// Records something that happened to the daemon.
     pub fn tell(&mut self, event: &DaemonEvent) {
         let at = SystemTime::now();
+        if let DaemonEvent::Stopping { reason } = event {
+            self.shutting_down(reason);
+        }
+        let shutdown = self.shutdown();
+        let _inside = shutdown.enter();
         let (level, kind, message) = match event {
             DaemonEvent::Started { programs } => {
                 let version = &self.draft.identity.version;
@@ -146,7 +151,7 @@ impl Observer {
             DaemonEvent::Statistics => return statistics::log(&self.reader.status()),
             DaemonEvent::Stopping { reason } => {
                 self.draft.stopping = true;
-                self.publish([]);
+                self.publish_draft();
                 (
                     Level::INFO,
                     "daemon_stopping",
@@ -162,6 +167,7 @@ impl Observer {
                 )
             }
             DaemonEvent::Ended { code } => {
+                self.shut_down();
                 (Level::INFO, "daemon_ended", format!("ended with {code}"))
             }
             DaemonEvent::LogsReopened => (
@@ -191,6 +197,6 @@ impl Observer {
             successful,
             message: message.to_owned(),
         }));
-        self.publish([]);
+        self.publish_draft();
     }
 }

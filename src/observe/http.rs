@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,25 +12,30 @@ use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{
-    ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, VARY,
+    ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, RETRY_AFTER,
+    VARY, WWW_AUTHENTICATE,
 };
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
+use super::auth::Verdict;
 use super::deadline::Deadline;
 use super::exposition::Reader;
+use super::protection::Protection;
 use super::{ProcessMetrics, status_page};
 
 const MOST_CONNECTIONS: usize = 64;
 /// How long a connection beyond that waits for its turn before it is closed.
 const TURN: Duration = Duration::from_secs(1);
+/// From the connection to the end of the TLS handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// From the first byte to the end of the headers, and between two requests.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 const MOST_HEADERS: usize = 64;
@@ -51,6 +57,7 @@ pub struct App {
     metrics: ProcessMetrics,
     alive: Alive,
     scrapes: watch::Sender<u64>,
+    protection: watch::Sender<Arc<Protection>>,
 }
 
 impl App {
@@ -62,7 +69,17 @@ impl App {
             metrics,
             alive,
             scrapes: watch::Sender::new(0),
+            protection: watch::Sender::default(),
         }
+    }
+
+    /// Puts a protection in force: TLS for connections from here on, passwords for requests.
+    pub fn protect(&self, protection: Protection) {
+        self.protection.send_replace(Arc::new(protection));
+    }
+
+    fn protection(&self) -> Arc<Protection> {
+        Arc::clone(&self.protection.borrow())
     }
 
     /// Returns the number of scrapes answered since the daemon began: 0 when nobody ever
@@ -102,14 +119,14 @@ pub async fn serve(
             let listener = TcpListener::from_std(listener)?;
             tokio::select! {
                 () = &mut stop => {}
-                () = async { loop { server.admit(listener.accept().await).await } } => {}
+                () = async { loop { server.admit(listener.accept().await, tcp_client).await } } => {}
             }
         }
         Listener::Unix(listener) => {
             let listener = UnixListener::from_std(listener)?;
             tokio::select! {
                 () = &mut stop => {}
-                () = async { loop { server.admit(listener.accept().await).await } } => {}
+                () = async { loop { server.admit(listener.accept().await, |_| None).await } } => {}
             }
         }
     }
@@ -125,11 +142,11 @@ struct Server {
 }
 
 impl Server {
-    async fn admit<S, A>(&self, accepted: io::Result<(S, A)>)
+    async fn admit<S, A>(&self, accepted: io::Result<(S, A)>, client: fn(A) -> Option<IpAddr>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Ok((stream, _)) = accepted else {
+        let Ok((stream, address)) = accepted else {
             return sleep(ACCEPT_PAUSE).await;
         };
         let turn = timeout(TURN, Arc::clone(&self.connections).acquire_owned()).await;
@@ -137,29 +154,51 @@ impl Server {
             return;
         };
         let app = Arc::clone(&self.app);
-        let service = service_fn(move |request| {
-            let app = Arc::clone(&app);
-            async move { Ok::<_, Infallible>(app.answer(request).await) }
-        });
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIMEOUT)
-            .max_headers(MOST_HEADERS)
-            .max_header_size(MOST_HEADER_BYTES)
-            .serve_connection(TokioIo::new(Deadline::new(stream, WRITE_TIMEOUT)), service);
-        let connection = self.graceful.watch(connection);
+        let client = client(address);
+        let watcher = self.graceful.watcher();
+        let stream = Deadline::new(stream, WRITE_TIMEOUT);
         tokio::spawn(async move {
-            // A peer that breaks off or talks nonsense is its own business.
-            let _ = connection.await;
+            let tls = app.protection().tls.clone();
+            match tls {
+                None => converse(stream, app, client, watcher).await,
+                Some(tls) => {
+                    let handshake = timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await;
+                    if let Ok(Ok(stream)) = handshake {
+                        converse(stream, app, client, watcher).await;
+                    }
+                }
+            }
             drop(turn);
         });
     }
 }
 
+fn tcp_client(address: SocketAddr) -> Option<IpAddr> {
+    Some(address.ip())
+}
+
+async fn converse<S>(stream: S, app: Arc<App>, client: Option<IpAddr>, watcher: Watcher)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request| {
+        let app = Arc::clone(&app);
+        async move { Ok::<_, Infallible>(app.answer(request, client).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_headers(MOST_HEADERS)
+        .max_header_size(MOST_HEADER_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    // A peer that breaks off or talks nonsense is its own business.
+    let _ = watcher.watch(connection).await;
+}
+
 type Answer = Response<Full<Bytes>>;
 
 impl App {
-    async fn answer(&self, request: Request<Incoming>) -> Answer {
+    async fn answer(&self, request: Request<Incoming>, client: Option<IpAddr>) -> Answer {
         let began = Instant::now();
         let (page, handler) = Page::of(request.uri().path());
         let method = match *request.method() {
@@ -167,10 +206,11 @@ impl App {
             Method::HEAD => "HEAD",
             _ => "other",
         };
-        let mut answer = if method == "other" {
-            refuse_method()
-        } else {
-            self.page(page, request.headers()).await
+        let mut answer = match self.judge(request.headers(), client).await {
+            Verdict::Unknown => ask_for_password(),
+            Verdict::Wait(seconds) => refuse_for(seconds),
+            Verdict::Welcome if method == "other" => refuse_method(),
+            Verdict::Welcome => self.page(page, request.headers()).await,
         };
         let code = answer.status().as_u16();
         self.metrics.http(handler, code, method, began.elapsed());
@@ -180,6 +220,13 @@ impl App {
             self.scrapes.send_modify(|count| *count += 1);
         }
         answer
+    }
+
+    async fn judge(&self, headers: &HeaderMap, client: Option<IpAddr>) -> Verdict {
+        match &self.protection().accounts {
+            None => Verdict::Welcome,
+            Some(accounts) => accounts.judge(headers, client).await,
+        }
     }
 
     async fn page(&self, page: Page, headers: &HeaderMap) -> Answer {
@@ -286,6 +333,19 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
         }
     }
     any
+}
+
+fn ask_for_password() -> Answer {
+    let mut answer = text(StatusCode::UNAUTHORIZED, "unauthorized\n");
+    let headers = answer.headers_mut();
+    headers.insert(WWW_AUTHENTICATE, header("Basic realm=\"eternal\""));
+    answer
+}
+
+fn refuse_for(seconds: u64) -> Answer {
+    let mut answer = text(StatusCode::TOO_MANY_REQUESTS, "too many wrong passwords\n");
+    answer.headers_mut().insert(RETRY_AFTER, seconds.into());
+    answer
 }
 
 fn refuse_method() -> Answer {

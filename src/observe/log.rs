@@ -4,10 +4,20 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use opentelemetry::Context as SpanContext;
+use opentelemetry::trace::TraceContextExt;
 use tracing::field::{Field, Visit};
 use tracing::{Dispatch, Event, Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::{Context, SubscriberExt};
+
+use super::Tracing;
+
+/// The trace that a line belongs to: 32 hexadecimal digits.
+pub const TRACE_ID: &str = "trace_id";
+/// The span within it: 16 hexadecimal digits.
+pub const SPAN_ID: &str = "span_id";
 
 /// A line of the daemon's own log.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,13 +43,29 @@ pub fn dispatch(sink: Sink, level: Level) -> Dispatch {
     Dispatch::new(tracing_subscriber::registry().with(Lines { sink, level }))
 }
 
-/// Makes [`dispatch`] the process's own: for every thread, once.
+/// Makes [`dispatch`] the process's own: for every thread, once. With tracing, our own `tracing`
+/// spans are exported; what is said within them is not, it may quote what is secret.
 ///
 /// # Errors
 ///
 /// When the process has one already.
-pub fn install(sink: Sink, level: Level) -> Result<(), tracing::dispatcher::SetGlobalDefaultError> {
-    tracing::dispatcher::set_global_default(dispatch(sink, level))
+pub fn install(
+    sink: Sink,
+    level: Level,
+    tracing: Option<&Tracing>,
+) -> Result<(), tracing::dispatcher::SetGlobalDefaultError> {
+    let Some(tracing) = tracing else {
+        return tracing::dispatcher::set_global_default(dispatch(sink, level));
+    };
+    let spans = tracing_opentelemetry::layer()
+        .with_tracer(tracing.tracer())
+        .with_location(false)
+        .with_threads(false)
+        .with_target(false)
+        .with_tracked_inactivity(false)
+        .with_filter(filter_fn(|of| of.is_span() && of.target() == "eternal"));
+    let registry = tracing_subscriber::registry().with(spans);
+    tracing::dispatcher::set_global_default(Dispatch::new(registry.with(Lines { sink, level })))
 }
 
 struct Lines {
@@ -61,6 +87,14 @@ impl<S: Subscriber> Layer<S> for Lines {
             fields: Vec::new(),
         };
         event.record(&mut Reading(&mut record));
+        SpanContext::map_current(|within| {
+            let span = within.span();
+            let ids = span.span_context();
+            if ids.is_valid() {
+                record.fields.push((TRACE_ID, ids.trace_id().to_string()));
+                record.fields.push((SPAN_ID, ids.span_id().to_string()));
+            }
+        });
         (self.sink)(record);
     }
 }

@@ -8,6 +8,7 @@
 //! The clock is read here: the monotonic one for everything that is subtracted, the wall clock
 //! only for stamps that people read.
 
+mod auth;
 mod crashes;
 mod daemon_events;
 mod deadline;
@@ -16,16 +17,21 @@ mod http;
 mod ledger;
 pub mod log;
 mod observer;
+mod otlp_client;
 mod process_metrics;
 mod program_families;
 mod program_metrics;
+mod protection;
 mod published;
 mod record;
 mod resources;
+mod spans;
 mod statistics;
 mod status_page;
 mod telling;
 mod text;
+mod tls;
+mod tracing_export;
 mod why;
 
 use std::sync::Arc;
@@ -39,9 +45,12 @@ pub use ledger::describe;
 pub use observer::{Observer, Setup};
 pub use process_metrics::ProcessMetrics;
 pub use program_metrics::ProgramCollector;
+pub use protection::{Protection, ProtectionError, ProtectionFiles};
 pub use published::{Program, Published};
 pub use resources::{OwnSampler, Sample, Sampler, Usage};
+pub use spans::Spans;
 pub use text::{duration, rfc3339};
+pub use tracing_export::{Tracing, TracingError};
 
 /// What is counted of one captured stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -11,6 +11,7 @@ use super::ledger::Ledger;
 use super::published::Published;
 use super::record::{Record, started_sentence, unknown};
 use super::resources::{OwnSampler, Resources, Sampler};
+use super::spans::Spans;
 use super::telling::{Facts, Telling, tell};
 use super::{About, Identity, ProcessMetrics, Reader, text, why};
 use crate::control::api;
@@ -39,6 +40,9 @@ pub struct Observer {
     pub(super) events: broadcast::Sender<api::EventRecord>,
     pub(super) metrics: ProcessMetrics,
     pub(super) reader: Reader,
+    spans: Option<Spans>,
+    /// Open from the first word of the end to the last; what ends in between belongs to it.
+    shutdown: tracing::Span,
 }
 
 impl Observer {
@@ -60,7 +64,31 @@ impl Observer {
             published,
             events: broadcast::channel(EVENTS_KEPT).0,
             metrics,
+            spans: None,
+            shutdown: tracing::Span::none(),
         })
+    }
+
+    /// Records spans from here on.
+    pub fn trace(&mut self, spans: Spans) {
+        self.spans = Some(spans);
+    }
+
+    /// Opens the span of the daemon's end.
+    pub(super) fn shutting_down(&mut self, reason: &str) {
+        if self.spans.is_some() {
+            self.shutdown = tracing::info_span!(target: "eternal", "shutdown", reason);
+        }
+    }
+
+    /// Closes it.
+    pub(super) fn shut_down(&mut self) {
+        self.shutdown = tracing::Span::none();
+    }
+
+    /// Returns the span of the daemon's end; a disabled one before it.
+    pub(super) fn shutdown(&self) -> tracing::Span {
+        self.shutdown.clone()
     }
 
     /// Returns the snapshot that [`Self::publish`] updates.
@@ -118,8 +146,9 @@ impl Observer {
     /// Forgets a replica: its series are gone at once.
     pub fn remove(&mut self, id: Id) {
         self.records.remove(&id);
-        self.changed.insert(id);
-        self.publish([]);
+        self.changed.remove(&id);
+        self.draft.set(id, None);
+        self.publish_draft();
     }
 
     /// Publishes how the programs that changed stand, with everything recorded since.
@@ -138,6 +167,12 @@ impl Observer {
                 .map(|record| Arc::new(record.program(id, now)));
             self.draft.set(id, program);
         }
+        self.publish_draft();
+    }
+
+    /// Publishes without the programs that changed: in the middle of a burst their counters are
+    /// ahead of their views, and a scrape would see both.
+    pub(super) fn publish_draft(&self) {
         self.published.send_replace(Arc::new(self.draft.clone()));
     }
 
@@ -152,6 +187,8 @@ impl Observer {
         } else {
             String::new()
         };
+        let shutdown = self.shutdown();
+        let _inside = shutdown.enter();
         let record = self.records.get_mut(&id)?;
         self.changed.insert(id);
         let about = Arc::clone(&record.about);
@@ -178,7 +215,7 @@ impl Observer {
                 record.ledger.started_at = Some(at);
                 let facts = Facts {
                     pid: Some(*pid),
-                    run: Some(run.0),
+                    run: Some(run.number()),
                     cause: cause.map(Cause::label),
                     ..Facts::default()
                 };
@@ -193,7 +230,7 @@ impl Observer {
                 record.started(*cause, now);
                 record.start_failed(failure, now, at);
                 let facts = Facts {
-                    run: Some(run.0),
+                    run: Some(run.number()),
                     reason: Some("spawn_error"),
                     cause: cause.map(Cause::label),
                     ..Facts::default()
@@ -224,7 +261,7 @@ impl Observer {
             Event::Ready { run, took } => {
                 record.ledger.startup.observe(*took);
                 let facts = Facts {
-                    run: Some(run.0),
+                    run: Some(run.number()),
                     took: Some(*took),
                     ..Facts::default()
                 };
@@ -238,7 +275,7 @@ impl Observer {
             Event::StartTimedOut { run, after } => {
                 record.ledger.start_failures[FailureKind::Timeout as usize] += 1;
                 let facts = Facts {
-                    run: Some(run.0),
+                    run: Some(run.number()),
                     took: Some(*after),
                     ..Facts::default()
                 };
@@ -258,7 +295,7 @@ impl Observer {
                 "family_left",
                 "left processes behind, which are ended".to_owned(),
                 Facts {
-                    run: Some(run.0),
+                    run: Some(run.number()),
                     ..Facts::default()
                 },
             ),
@@ -267,7 +304,7 @@ impl Observer {
                 "stopping",
                 format!("stopping: {reason}"),
                 Facts {
-                    run: Some(run.0),
+                    run: Some(run.number()),
                     reason: Some(reason),
                     ..Facts::default()
                 },
@@ -280,7 +317,7 @@ impl Observer {
                     "stop_escalated",
                     message,
                     Facts {
-                        run: Some(run.0),
+                        run: Some(run.number()),
                         took: Some(*after),
                         ..Facts::default()
                     },
@@ -296,7 +333,7 @@ impl Observer {
                     "unkillable",
                     message,
                     Facts {
-                        run: Some(run.0),
+                        run: Some(run.number()),
                         took: Some(*after),
                         ..Facts::default()
                     },
@@ -309,7 +346,7 @@ impl Observer {
                     record.ledger.stop.observe(*took);
                 }
                 let facts = Facts {
-                    run: run.map(|run| run.0),
+                    run: run.map(crate::supervision::Run::number),
                     took: Some(*took),
                     ..Facts::default()
                 };
@@ -412,6 +449,12 @@ impl Observer {
             message,
             facts,
         };
+        let span = match &mut self.spans {
+            Some(spans) => spans.record((id, &about), event, at),
+            None => None,
+        };
+        // The log line carries the ids of the span it belongs to.
+        let _within = span.map(opentelemetry::Context::attach);
         tell(telling, at, &self.events);
         finished
     }

@@ -90,7 +90,7 @@ impl Record {
         };
         let facts = Facts {
             pid: Some(exit.pid),
-            run: Some(exit.run.0),
+            run: Some(exit.run.number()),
             reason: Some(exit.reason.label()),
             code: exit.status.code(),
             signal: exit.status.signal(),

@@ -22,7 +22,7 @@ pub(super) struct Telling<'a> {
 #[derive(Default)]
 pub(super) struct Facts<'a> {
     pub pid: Option<i32>,
-    pub run: Option<u64>,
+    pub run: Option<u32>,
     pub reason: Option<&'a str>,
     pub code: Option<i32>,
     pub signal: Option<i32>,

@@ -13,7 +13,8 @@ pub fn given_up(about: &About, reason: &str, limit: u32) -> String {
         return format!("{reason} ({limit})");
     }
     let window = text::duration(about.crash_window);
-    format!("{reason}: {limit} crashes within {window} of run time")
+    let crashes = if limit == 1 { "crash" } else { "crashes" };
+    format!("{reason}: {limit} {crashes} within {window} of run time")
 }
 
 /// Says why a program is in its state.

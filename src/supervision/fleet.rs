@@ -1,8 +1,11 @@
 //! Many programs: their order, what they wait for, and when the daemon has nothing left to do.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+mod roll;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Instant;
 
+use self::roll::Roll;
 use super::program::Program;
 use super::vocabulary::{Cause, Event, Input, Moment, Order, State, View};
 use super::{Id, Outbox, Output, Policy};
@@ -68,14 +71,6 @@ struct Slot {
     held: bool,
     /// Its entry in `Fleet::deadlines`.
     deadline: Option<Instant>,
-}
-
-/// A rolling restart under way.
-#[derive(Clone, Debug)]
-struct Roll {
-    current: Id,
-    left: VecDeque<Id>,
-    cause: Cause,
 }
 
 /// All programs, and what holds between them.
@@ -360,71 +355,6 @@ impl Fleet {
         }
     }
 
-    fn begin_roll(&mut self, at: Moment, ids: Vec<Id>, cause: Cause, out: &mut Outbox) {
-        let mut left: VecDeque<Id> = self.in_start_order(ids).into();
-        // A second roll takes up what the first had left, once each.
-        if let Some(roll) = self.roll.take() {
-            let rest: Vec<Id> = roll
-                .left
-                .into_iter()
-                .filter(|id| !left.contains(id))
-                .collect();
-            left.extend(rest);
-        }
-        self.next_of_roll(at, left, cause, out);
-    }
-
-    fn next_of_roll(&mut self, at: Moment, mut left: VecDeque<Id>, cause: Cause, out: &mut Outbox) {
-        self.roll = None;
-        while let Some(id) = left.pop_front() {
-            let Some(program) = self.slots.get(&id).map(|slot| &slot.program) else {
-                continue;
-            };
-            match program.state() {
-                // Those that a person stopped (or is stopping), or that are through, stay so.
-                _ if !program.is_desired() => {}
-                State::Stopped | State::Completed => {}
-                // What is down has no readiness to wait for, and may never have any.
-                State::Backoff | State::Failed => self.restart(at, id, cause, out),
-                State::Starting if program.is_waiting() => {}
-                State::Starting | State::Running | State::Stopping => {
-                    self.roll = Some(Roll {
-                        current: id,
-                        left,
-                        cause,
-                    });
-                    return self.restart(at, id, cause, out);
-                }
-            }
-        }
-    }
-
-    /// Dependencies first; otherwise as given.
-    fn in_start_order(&self, ids: Vec<Id>) -> Vec<Id> {
-        let mut ordered = Vec::with_capacity(ids.len());
-        let mut seen = BTreeSet::new();
-        let mut stack: Vec<(Id, bool)> = ids.iter().rev().map(|id| (*id, false)).collect();
-        let wanted: BTreeSet<Id> = ids.into_iter().collect();
-        while let Some((id, dependencies_done)) = stack.pop() {
-            if dependencies_done {
-                ordered.push(id);
-            } else if wanted.contains(&id) && seen.insert(id) {
-                stack.push((id, true));
-                let after = self
-                    .slots
-                    .get(&id)
-                    .map_or(&[][..], |slot| &slot.member.after);
-                stack.extend(
-                    after
-                        .iter()
-                        .flat_map(|name| self.replicas(name))
-                        .map(|id| (*id, false)),
-                );
-            }
-        }
-        ordered
-    }
-
     // ---- what one program's news means for the others ---------------------------------------
 
     fn follow_up(&mut self, at: Moment, id: Id, was: State, out: &mut Outbox) {
@@ -478,20 +408,6 @@ impl Fleet {
                 .unready_dependency(id)
                 .map_or(Order::Proceed, Order::Await);
             self.order(at, id, order, out);
-        }
-    }
-
-    fn go_on_rolling(&mut self, at: Moment, id: Id, is: State, out: &mut Outbox) {
-        let Some(roll) = self.roll.take_if(|roll| roll.current == id) else {
-            return;
-        };
-        match is {
-            State::Running | State::Completed | State::Stopped => {
-                self.next_of_roll(at, roll.left, roll.cause, out)
-            }
-            // It does not come back: the rest keeps running as it is.
-            State::Failed => self.halted_roll = Some((id, roll.left.len())),
-            State::Starting | State::Stopping | State::Backoff => self.roll = Some(roll),
         }
     }
 

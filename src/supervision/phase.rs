@@ -154,6 +154,24 @@ impl Phase {
         }
     }
 
+    /// The delay in force.
+    pub fn delay(&self) -> Option<Duration> {
+        if let Self::Backoff { delay, .. } = self {
+            Some(*delay)
+        } else {
+            None
+        }
+    }
+
+    /// Whom it waits for.
+    pub fn dependency(&self) -> Option<Id> {
+        if let Self::Waiting { dependency } = self {
+            Some(*dependency)
+        } else {
+            None
+        }
+    }
+
     /// The run whose main process is alive.
     pub fn life(&self) -> Option<Life> {
         match self {

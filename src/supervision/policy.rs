@@ -299,6 +299,12 @@ mod tests {
     }
 
     #[test]
+    fn by_default_nothing_is_gated_or_critical() {
+        let policy = Policy::default();
+        assert!(!policy.gated && !policy.critical);
+    }
+
+    #[test]
     fn a_stable_run_starts_the_delays_over_but_not_a_shorter_one() {
         let policy = Policy {
             crash_threshold: 100,
@@ -314,7 +320,9 @@ mod tests {
             0.5,
         ) {
             Verdict::Restart { delay, .. } => delay.as_secs_f64(),
-            other => panic!("expected a restart, got {other:?}"),
+            other @ (Verdict::GiveUp { .. } | Verdict::End { .. }) => {
+                panic!("expected a restart, got {other:?}")
+            }
         };
         assert_eq!(delay(&mut record, 0.0), 1.0);
         assert_eq!(delay(&mut record, 59.999), 2.0);

@@ -172,7 +172,9 @@ fn sentence(to: &mut Vec<u8>, record: &Record) {
         to.extend_from_slice(b": ");
     }
     escape(to, record.message.as_bytes());
-    for (name, value) in &record.fields {
+    // Where lines are for people, the ids of traces are noise.
+    let for_people = |name: &&str| !matches!(*name, "trace_id" | "span_id");
+    for (name, value) in record.fields.iter().filter(|(name, _)| for_people(&name)) {
         to.push(b' ');
         to.extend_from_slice(name.as_bytes());
         to.push(b'=');

@@ -1,0 +1,293 @@
+//! What a program does when the world has news of it, or time passes.
+
+use std::time::Duration;
+
+use super::Program;
+use super::ending::killed;
+use crate::supervision::exit::{ExitReason, SpawnFailure, WaitStatus};
+use crate::supervision::phase::{Ending, Grace, Intent, Life, Next, Phase};
+use crate::supervision::policy::{End, backoff};
+use crate::supervision::vocabulary::{Action, Cause, Event, Exit, Moment};
+use crate::supervision::{Outbox, Run};
+
+impl Program {
+    pub(super) fn spawned(&mut self, at: Moment, run: Run, pid: i32, out: &mut Outbox) {
+        let Phase::Spawning {
+            run: expected,
+            cause,
+            asked,
+        } = self.phase
+        else {
+            return;
+        };
+        if run != expected {
+            return;
+        }
+        self.deferrals = 0;
+        self.tell(Event::Started { run, pid, cause }, out);
+        let life = Life {
+            run,
+            pid,
+            since: at.now,
+            ready: false,
+        };
+        if let Some(next) = asked {
+            self.end(at, life, Intent::Stop, next, out);
+        } else if self.policy.gated {
+            self.why = "started, not ready yet";
+            self.phase = Phase::Starting {
+                life,
+                give_up_at: at.now + self.policy.start_timeout,
+            };
+        } else {
+            self.become_ready(at, life, out);
+        }
+    }
+
+    pub(super) fn spawn_failed(
+        &mut self,
+        at: Moment,
+        run: Run,
+        failure: SpawnFailure,
+        out: &mut Outbox,
+    ) {
+        let Phase::Spawning {
+            run: expected,
+            cause,
+            asked,
+        } = self.phase
+        else {
+            return;
+        };
+        if run != expected {
+            return;
+        }
+        if failure.transient && asked.is_none() {
+            return self.defer(at, cause, failure, out);
+        }
+        self.deferrals = 0;
+        self.tell(
+            Event::StartFailed {
+                run,
+                cause,
+                failure,
+            },
+            out,
+        );
+        let next = match asked {
+            Some(next) => next,
+            None => self.judge(
+                at,
+                End {
+                    reason: ExitReason::SpawnError,
+                    code: None,
+                    ran: Duration::ZERO,
+                },
+                out,
+            ),
+        };
+        self.settle(at, next, None, out);
+    }
+
+    /// Puts a start off without holding it against the program: the machine is short of something.
+    pub(super) fn defer(
+        &mut self,
+        at: Moment,
+        cause: Option<Cause>,
+        failure: SpawnFailure,
+        out: &mut Outbox,
+    ) {
+        self.deferrals = self.deferrals.saturating_add(1);
+        // Not a zero wait even where restart_delay is: the want will not pass in no time.
+        let delay =
+            backoff(&self.policy, self.deferrals, at.chance).max(Duration::from_millis(100));
+        self.tell(Event::StartDeferred { failure, delay }, out);
+        self.why = "the machine is short of resources: the start is put off";
+        self.phase = Phase::Backoff {
+            until: at.now + delay,
+            delay,
+            cause,
+        };
+    }
+
+    pub(super) fn ready(&mut self, at: Moment, run: Run, out: &mut Outbox) {
+        if let Phase::Starting { life, .. } = self.phase
+            && life.run == run
+        {
+            self.become_ready(at, life, out);
+        }
+    }
+
+    pub(super) fn become_ready(&mut self, at: Moment, life: Life, out: &mut Outbox) {
+        self.tell(
+            Event::Ready {
+                run: life.run,
+                took: at.now.saturating_duration_since(life.since),
+            },
+            out,
+        );
+        self.why = "running";
+        self.phase = Phase::Running {
+            life: Life {
+                ready: true,
+                ..life
+            },
+        };
+    }
+
+    pub(super) fn exited(
+        &mut self,
+        at: Moment,
+        run: Run,
+        (status, family): (WaitStatus, bool),
+        out: &mut Outbox,
+    ) {
+        let (life, ending) = match &self.phase {
+            Phase::Starting { life, .. } | Phase::Running { life } => (*life, None),
+            Phase::Ending(ending) if ending.main_alive => (ending.life, Some(ending.clone())),
+            Phase::Ending(_)
+            | Phase::Stopped
+            | Phase::Waiting { .. }
+            | Phase::Spawning { .. }
+            | Phase::Backoff { .. }
+            | Phase::Failed { .. }
+            | Phase::Completed
+            | Phase::Removed => return,
+        };
+        if life.run != run {
+            return;
+        }
+        let reason = self.classify(status, ending.as_ref());
+        let ran = at.now.saturating_duration_since(life.since);
+        self.tell(
+            Event::Exited(Exit {
+                run,
+                pid: life.pid,
+                reason,
+                status,
+                ran,
+                was_ready: life.ready,
+            }),
+            out,
+        );
+        let intended = ending.as_ref().map_or(Next::Judge, |e| e.next);
+        let next = if intended == Next::Judge {
+            let code = status.code();
+            self.judge(at, End { reason, code, ran }, out)
+        } else {
+            self.record.add_run(ran);
+            intended
+        };
+        let asked_at = ending.as_ref().map_or(at.now, |e| e.asked_at);
+        if family {
+            self.outlived_by_family(at, life, ending, next, out);
+        } else {
+            self.settle(at, next, Some((run, asked_at)), out);
+        }
+    }
+
+    /// The main process is gone and descendants are not: they get the stop signal (if they have not
+    /// had it) and what is left of the grace period.
+    pub(super) fn outlived_by_family(
+        &mut self,
+        at: Moment,
+        life: Life,
+        ending: Option<Ending>,
+        next: Next,
+        out: &mut Outbox,
+    ) {
+        self.tell(Event::FamilyLeft { run: life.run }, out);
+        match ending {
+            Some(ending) => {
+                let killed = matches!(ending.grace, Grace::Killed { .. });
+                self.phase = Phase::Ending(Ending {
+                    main_alive: false,
+                    next,
+                    ..ending
+                });
+                self.act(
+                    if killed {
+                        Action::Kill(life.run)
+                    } else {
+                        Action::Stop(life.run)
+                    },
+                    out,
+                );
+            }
+            None => self.end(at, life, Intent::Leftovers, next, out),
+        }
+    }
+
+    pub(super) fn family_gone(&mut self, at: Moment, run: Run, out: &mut Outbox) {
+        if let Phase::Ending(ending) = &self.phase
+            && !ending.main_alive
+            && ending.life.run == run
+        {
+            let (next, asked_at) = (ending.next, ending.asked_at);
+            self.settle(at, next, Some((run, asked_at)), out);
+        }
+    }
+
+    pub(super) fn tick(&mut self, at: Moment, out: &mut Outbox) {
+        if self.deadline().is_none_or(|deadline| at.now < deadline) {
+            return;
+        }
+        match &mut self.phase {
+            Phase::Starting { life, .. } => {
+                let life = *life;
+                self.tell(
+                    Event::StartTimedOut {
+                        run: life.run,
+                        after: self.policy.start_timeout,
+                    },
+                    out,
+                );
+                self.end(at, life, Intent::StartTimeout, Next::Judge, out);
+            }
+            Phase::Ending(ending) => {
+                let run = ending.life.run;
+                match ending.grace {
+                    Grace::Polite { .. } => {
+                        ending.grace = killed(at);
+                        self.tell(
+                            Event::StopEscalated {
+                                run,
+                                after: self.policy.stop_timeout,
+                            },
+                            out,
+                        );
+                        self.act(Action::Kill(run), out);
+                    }
+                    Grace::Killed { since, .. } => {
+                        ending.grace = Grace::Killed {
+                            since,
+                            alarm_at: None,
+                        };
+                        self.why = "it outlives SIGKILL: probably in uninterruptible sleep";
+                        self.tell(
+                            Event::Unkillable {
+                                run,
+                                after: at.now.saturating_duration_since(since),
+                            },
+                            out,
+                        );
+                    }
+                }
+            }
+            Phase::Backoff { cause, .. } => {
+                let cause = *cause;
+                self.launch(cause, out);
+            }
+            Phase::Failed { .. } => {
+                self.record.count_retry();
+                self.launch(Some(Cause::Crash), out);
+            }
+            Phase::Stopped
+            | Phase::Waiting { .. }
+            | Phase::Spawning { .. }
+            | Phase::Running { .. }
+            | Phase::Completed
+            | Phase::Removed => {}
+        }
+    }
+}

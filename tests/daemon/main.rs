@@ -1,0 +1,12 @@
+//! The real binary with real processes and real signals: what the contract promises, end to end.
+
+mod bad_days;
+mod bad_places;
+mod fleet;
+mod linger;
+mod pid_1;
+mod policy;
+mod signals;
+mod survivors;
+mod verbs;
+mod world;

@@ -1,0 +1,99 @@
+#!/usr/bin/env python3
+"""Changes one thing at a time in src/supervision and expects a test to notice.
+
+A comparison turned, a condition dropped, an operator swapped, a statement left out: each mutant is
+compiled with the room's unit tests and the simulation, alone (the room is std-only), and has to make
+something fail. Prints survivors and exits 1 when there are any that KNOWN does not explain.
+
+usage: tests/mutants/supervision.py [--every N]    (N: try only each N-th mutant)
+"""
+import argparse, pathlib, re, shutil, subprocess, sys, tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+ROOM = ROOT / "src/supervision"
+FILES = ["policy.rs", "phase.rs", "program.rs", "program/orders.rs", "program/news.rs", "program/ending.rs",
+         "fleet.rs", "fleet/roll.rs"]
+SWAPS = [(" <= ", " < "), (" < ", " <= "), (" >= ", " > "), (" > ", " >= "), (" == ", " != "), (" != ", " == "),
+         (" && ", " || "), (" || ", " && "), (" + ", " - "), ("is_some_and", "is_none_or"), ("is_none_or", "is_some_and"),
+         (".min(", ".max("), (".max(", ".min("), ("true", "false"), ("false", "true"),
+         ("saturating_add(1)", "saturating_add(0)"), (".any(", ".all("), ("!self.", "self."), ("!needed", "needed"),
+         ("!slot.", "slot."), ("!program.", "program."), ("Order::Proceed", "Order::Stop"), ("is_zero()", "is_zero().eq(&false)")]
+# What no outside observer can tell apart, each with its reason: (file, a part of the line, a part of the change).
+KNOWN = [
+    ("fleet.rs", "self.unready_dependency(id).map_or(Order::Proceed", "",
+     "a woken program whose other dependency is not ready only keeps waiting"),
+    ("fleet.rs", "roll: None", "", "the default"),
+]
+
+
+def code_lines(text):
+    for number, line in enumerate(text.split("\n")):
+        if line.startswith("#[cfg(test)]"):
+            return
+        if not line.strip().startswith(("//", "#[", "use ", "pub use", "mod ")) and "debug_assert" not in line:
+            yield number, line
+
+
+def mutants():
+    for name in FILES:
+        text = (ROOM / name).read_text()
+        lines = text.split("\n")
+        for number, line in code_lines(text):
+            changed = {line.replace(old, new, 1) for old, new in SWAPS if old in line}
+            if re.match(r"^\s+(self|ending|slot|book|out|left|ordered)\.[^=]*\(.*\);$", line) or re.match(r"^\s+self\.[a-z_]+ (=|\+=) [^;{]*;$", line):
+                changed.add("")
+            if re.match(r"^\s+\*?(ending|self|asked|slot)(\.[a-z_]+)* = [^;{]*;$", line):
+                changed.add("")
+            for new in sorted(changed):
+                if new == "" and ".why = " in line:
+                    continue  # words for people, not behaviour
+                yield name, number, line, "\n".join(lines[:number] + [new] + lines[number + 1:]), new
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--every", type=int, default=1)
+    every = arguments.parse_args().every
+    work = pathlib.Path(tempfile.mkdtemp(prefix="mutants-"))
+    shutil.copytree(ROOM, work / "src/supervision")
+    (work / "tests").mkdir()
+    simulation = (ROOT / "tests/simulation.rs").read_text()
+    (work / "tests/simulation.rs").write_text(simulation)
+    (work / "src/lib.rs").write_text("//! The room alone.\npub mod supervision;\n")
+    (work / "Cargo.toml").write_text('[package]\nname = "eternal"\nversion = "0.0.0"\nedition = "2024"\n[dev-dependencies]\n'
+                                     'fastrand = "2"\n[profile.test]\nopt-level = 1\ndebug = false\n')
+    shutil.copy(ROOT / "Cargo.lock", work)
+    run = lambda: subprocess.run(["cargo", "test", "--quiet", "--offline"], cwd=work, capture_output=True, text=True,
+                                 timeout=300, env={**__import__("os").environ, "RUST_BACKTRACE": "0"})
+    fine = run()
+    if fine.returncode:
+        sys.exit("the tests fail before anything is changed:\n" + fine.stdout + fine.stderr)
+    killed, uncompiled, known, survivors = 0, 0, 0, []
+    for count, (name, number, line, text, new) in enumerate(mutants()):
+        if count % every:
+            continue
+        path = work / "src/supervision" / name
+        good = path.read_text()
+        path.write_text(text)
+        try:
+            result = run()
+            if result.returncode == 0:
+                if any(k[0] == name and k[1] in line and k[2] in new for k in KNOWN):
+                    known += 1
+                else:
+                    survivors.append(f"{name}:{number + 1}: {line.strip()}  =>  {new.strip() or '(left out)'}")
+                    print("survives:", survivors[-1], flush=True)
+            elif "could not compile" in result.stderr:
+                uncompiled += 1
+            else:
+                killed += 1
+        except subprocess.TimeoutExpired:
+            killed += 1
+        path.write_text(good)
+    shutil.rmtree(work)
+    print(f"{killed} killed, {len(survivors)} survived, {known} equivalent, {uncompiled} did not compile")
+    sys.exit(1 if survivors else 0)
+
+
+if __name__ == "__main__":
+    main()
