@@ -112,7 +112,8 @@ YAML
 # The pager: prints every notification. The dead man's switch is told of once.
 receiver() {
   exec python3 -u - "$hook" "$work" <<'PYTHON'
-import http.server, json, pathlib, sys, time
+import http.server, json, pathlib, signal, sys, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # the script ends us
 work, seen = pathlib.Path(sys.argv[2]), set()
 
 class Pager(http.server.BaseHTTPRequestHandler):
