@@ -33,7 +33,10 @@ fn main() -> ExitCode {
     let names: Vec<&String> = words.iter().filter(|word| !word.starts_with('-')).collect();
     let known = |name: &&String| MEASURES.iter().any(|(known, _)| known == name);
     if let Some(unknown) = names.iter().find(|name| !known(name)) {
-        println!("there is no {unknown}; there are: {}", MEASURES.map(|(name, _)| name).join(" "));
+        println!(
+            "there is no {unknown}; there are: {}",
+            MEASURES.map(|(name, _)| name).join(" ")
+        );
         return ExitCode::from(2);
     }
     let Some(tools) = Tools::build() else {
@@ -49,11 +52,16 @@ fn main() -> ExitCode {
     }
     figures::table(&verdicts);
     let missed = verdicts.iter().any(|verdict| !verdict.met());
-    ExitCode::from(u8::from(missed && words.iter().any(|word| word == "--check")))
+    ExitCode::from(u8::from(
+        missed && words.iter().any(|word| word == "--check"),
+    ))
 }
 
 /// How busy the machine is: the averages of one and five minutes.
 fn load() -> String {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split_whitespace().take(2).collect::<Vec<_>>().join(" ")
+    text.split_whitespace()
+        .take(2)
+        .collect::<Vec<_>>()
+        .join(" ")
 }

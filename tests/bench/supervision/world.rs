@@ -148,7 +148,11 @@ impl Flock {
             }
             assert!(Instant::now() < until, "{left} of {count} did not start");
             let ended = self.supervisor.try_wait().expect("our child");
-            assert!(ended.is_none(), "the supervisor ended: {}", self.last_words());
+            assert!(
+                ended.is_none(),
+                "the supervisor ended: {}",
+                self.last_words()
+            );
         }
         last
     }
