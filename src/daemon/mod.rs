@@ -12,7 +12,7 @@ mod reload;
 mod slots;
 mod web;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::error::Error;
 use std::fmt::Display;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 
 use self::core::{Core, Inbox};
-use crate::config::{Listen, Loaded, Sources};
+use crate::config::{Listen, Loaded, Origins, Sources};
 use crate::control::api::Progress;
 use crate::control::server::{self, Backend};
 use crate::observe::{self, App, CrashHistory, DaemonEvent, Identity, Observer, Setup, Tracing};
@@ -84,7 +84,10 @@ pub fn run(start: Start) -> u8 {
     }
 }
 
-fn prepare_and_run(start: Start) -> Result<u8, Refusal> {
+fn prepare_and_run(mut start: Start) -> Result<u8, Refusal> {
+    os::memory::be_frugal();
+    // Only `eternal config` asks; the daemon would keep it as long as it lives.
+    start.loaded.origins = Origins::default();
     if start.detached {
         session::leave_terminal().map_err(|error| refuse(1, "leave the terminal", &error))?;
     }
@@ -204,6 +207,7 @@ async fn supervise(start: Start, open: Open, tracing: Option<&Tracing>) -> Resul
     let mut core = Core {
         fleet: Fleet::default(),
         out: Outbox::new(),
+        untold: VecDeque::new(),
         slots: BTreeMap::new(),
         changed: BTreeSet::new(),
         children,
