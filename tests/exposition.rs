@@ -748,6 +748,14 @@ fn a_thousand_programs_are_scraped_in_a_tenth_of_a_second() {
             took[0], took[5], took[9]
         );
     }
+    let collector = eternal::observe::ProgramCollector::new(observer.reader());
+    let collector = collector.expect("the names are valid");
+    let began = Instant::now();
+    let model = prometheus::core::Collector::collect(&collector);
+    let text = prometheus::TextEncoder::new().encode_to_string(&model);
+    let size = text.expect("the model is sound").len();
+    println!("the model: {size} bytes, {:?}", began.elapsed());
+    drop(model);
     let began = Instant::now();
     for n in 0..1000 {
         observer.publish([(Id(n), view(State::Running))]);

@@ -19,6 +19,7 @@ mod observer;
 mod process_metrics;
 mod program_families;
 mod program_metrics;
+mod program_text;
 mod published;
 mod record;
 mod resources;
