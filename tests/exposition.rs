@@ -31,11 +31,12 @@ fn observer() -> Observer {
         resident_bytes: 4096,
         oom_kills: Some(0),
         max_fds: 1024,
+        processes: 1,
         ..Usage::default()
     };
     Observer::new(Setup {
         identity,
-        usage: Arc::new(move |wanted| wanted.iter().map(|_| Some(usage)).collect()),
+        usage: Arc::new(move |wanted| wanted.iter().map(|_| usage).collect()),
         own_usage: Arc::new(move || Some(usage)),
     })
     .expect("the exporter takes its buckets")

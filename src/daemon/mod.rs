@@ -23,7 +23,7 @@ use self::core::{Core, Inbox};
 use crate::config::{Loaded, Sources};
 use crate::control::api::Progress;
 use crate::control::server::{self, Backend};
-use crate::observe::{self, App, CrashHistory, DaemonEvent, Identity, Observer, Setup};
+use crate::observe::{self, App, CrashHistory, DaemonEvent, Identity, Observer, Sampler, Setup};
 use crate::os::children::Children;
 use crate::os::journal::{self, Journal};
 use crate::os::logs::Logs;
@@ -143,7 +143,8 @@ async fn supervise(start: Start, open: Open) -> Result<u8, Refusal> {
             .map_err(|error| refuse(1, "make the socket for READY=1", &error))?;
     let history = CrashHistory::load(found.crashes.join("\n").as_bytes());
     let scraping = open.listener.is_some();
-    let observer = observe(&start, &found, scraping)?;
+    let sampler = outside::sampler(found.marker.clone(), children.endings());
+    let observer = observe(&start, sampler, scraping)?;
 
     let (commands, orders) = mpsc::channel(QUEUE);
     let (ping, pings) = mpsc::channel(QUEUE);
@@ -210,7 +211,7 @@ async fn supervise(start: Start, open: Open) -> Result<u8, Refusal> {
     Ok(code)
 }
 
-fn observe(start: &Start, found: &journal::Loaded, scraping: bool) -> Result<Observer, Refusal> {
+fn observe(start: &Start, usage: Sampler, scraping: bool) -> Result<Observer, Refusal> {
     let config = &start.loaded.config;
     let identity = Identity {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -232,7 +233,7 @@ fn observe(start: &Start, found: &journal::Loaded, scraping: bool) -> Result<Obs
     };
     let setup = Setup {
         identity,
-        usage: outside::sampler(found.marker.clone()),
+        usage,
         own_usage: outside::own_sampler(),
     };
     Observer::new(setup).map_err(|error| refuse(1, "set up the metrics", &error))

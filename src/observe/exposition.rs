@@ -90,7 +90,7 @@ impl Reader {
         let sample = self.sample(&published);
         let resources = Look {
             took: began.elapsed(),
-            success: sample.complete,
+            success: !sample.blind,
         };
         let began = Instant::now();
         let own = (self.own)();

@@ -8,6 +8,7 @@
 //! The clock is read here: the monotonic one for everything that is subtracted, the wall clock
 //! only for stamps that people read.
 
+mod catalogue;
 mod crashes;
 mod daemon_events;
 mod deadline;
@@ -32,6 +33,7 @@ mod why;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+pub use catalogue::{Described, catalogue, read_off};
 pub use crashes::CrashHistory;
 pub use daemon_events::DaemonEvent;
 pub use exposition::{CONTENT_TYPE, Reader};

@@ -14,7 +14,7 @@ use super::ledger::Histogram;
 use super::program_families::{FAMILIES, Kind};
 use super::program_text::row_labels;
 use super::published::{Program, Published};
-use super::resources::{Sample, Totals, Usage};
+use super::resources::{Sample, Usage};
 
 /// One program's row in every family.
 pub(super) struct Row<'a> {
@@ -24,7 +24,7 @@ pub(super) struct Row<'a> {
     pub labels: String,
     pub now: Instant,
     pub usage: Option<&'a Usage>,
-    pub totals: Totals,
+    pub totals: Usage,
     pub logs: [super::StreamCounts; 2],
     pub run_time: f64,
 }

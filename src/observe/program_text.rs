@@ -238,6 +238,7 @@ mod tests {
         let usage = Usage {
             cpu_user_seconds: 0.123_456,
             max_fds: u64::MAX,
+            processes: 1,
             resident_bytes: 1 << 60,
             oom_kills: Some(2),
             ..Usage::default()
@@ -255,7 +256,7 @@ mod tests {
         };
         Observer::new(Setup {
             identity,
-            usage: Arc::new(move |wanted| wanted.iter().map(|_| Some(usage)).collect()),
+            usage: Arc::new(move |wanted| wanted.iter().map(|_| usage).collect()),
             own_usage: Arc::new(|| None),
         })
         .expect("the exporter takes its buckets")
