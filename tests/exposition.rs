@@ -31,11 +31,12 @@ fn observer() -> Observer {
         resident_bytes: 4096,
         oom_kills: Some(0),
         max_fds: 1024,
+        processes: 1,
         ..Usage::default()
     };
     Observer::new(Setup {
         identity,
-        usage: Arc::new(move |wanted| wanted.iter().map(|_| Some(usage)).collect()),
+        usage: Arc::new(move |wanted| wanted.iter().map(|_| usage).collect()),
         own_usage: Arc::new(move || Some(usage)),
     })
     .expect("the exporter takes its buckets")
@@ -748,6 +749,14 @@ fn a_thousand_programs_are_scraped_in_a_tenth_of_a_second() {
             took[0], took[5], took[9]
         );
     }
+    let collector = eternal::observe::ProgramCollector::new(observer.reader());
+    let collector = collector.expect("the names are valid");
+    let began = Instant::now();
+    let model = prometheus::core::Collector::collect(&collector);
+    let text = prometheus::TextEncoder::new().encode_to_string(&model);
+    let size = text.expect("the model is sound").len();
+    println!("the model: {size} bytes, {:?}", began.elapsed());
+    drop(model);
     let began = Instant::now();
     for n in 0..1000 {
         observer.publish([(Id(n), view(State::Running))]);

@@ -24,9 +24,11 @@ use self::core::{Core, Inbox};
 use crate::config::{Listen, Loaded, Origins, Sources};
 use crate::control::api::Progress;
 use crate::control::server::{self, Backend};
-use crate::observe::{self, App, CrashHistory, DaemonEvent, Identity, Observer, Setup, Tracing};
+use crate::observe::{
+    self, App, CrashHistory, DaemonEvent, Identity, Observer, Sampler, Setup, Tracing,
+};
 use crate::os::children::Children;
-use crate::os::journal::{self, Journal};
+use crate::os::journal::Journal;
 use crate::os::logs::Logs;
 use crate::os::notify::{NotifySocket, Systemd};
 use crate::os::pid_file::{Found, PidFile, PidFileError};
@@ -167,7 +169,8 @@ async fn supervise(start: Start, open: Open, tracing: Option<&Tracing>) -> Resul
             .map_err(|error| refuse(1, "make the socket for READY=1", &error))?;
     let history = CrashHistory::load(found.crashes.join("\n").as_bytes());
     let scraping = open.listener.is_some();
-    let mut observer = observe(&start, &found, scraping)?;
+    let sampler = outside::sampler(found.marker.clone(), children.endings());
+    let mut observer = observe(&start, sampler, scraping)?;
     if let Some(tracing) = tracing {
         tracing.count_losses(observer.metrics());
         observer.trace(tracing.spans());
@@ -245,7 +248,7 @@ async fn supervise(start: Start, open: Open, tracing: Option<&Tracing>) -> Resul
     Ok(code)
 }
 
-fn observe(start: &Start, found: &journal::Loaded, scraping: bool) -> Result<Observer, Refusal> {
+fn observe(start: &Start, usage: Sampler, scraping: bool) -> Result<Observer, Refusal> {
     let config = &start.loaded.config;
     let identity = Identity {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -267,7 +270,7 @@ fn observe(start: &Start, found: &journal::Loaded, scraping: bool) -> Result<Obs
     };
     let setup = Setup {
         identity,
-        usage: outside::sampler(found.marker.clone()),
+        usage,
         own_usage: outside::own_sampler(),
     };
     Observer::new(setup).map_err(|error| refuse(1, "set up the metrics", &error))

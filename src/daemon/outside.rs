@@ -1,5 +1,6 @@
 //! What the daemon opens and lends: listeners, logs, samplers, the environment for its children.
 
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::io;
 use std::net::TcpListener;
@@ -203,15 +204,20 @@ pub(super) fn alive(ping: mpsc::Sender<oneshot::Sender<()>>) -> Alive {
 }
 
 /// Reads what whole process trees use. One look at a time: the second waits for the first.
-pub(super) fn sampler(marker: String) -> Sampler {
-    let sampler = Mutex::new(procfs::Sampler::default());
-    Arc::new(move |roots| {
+pub(super) fn sampler(marker: String, endings: procfs::Endings) -> Sampler {
+    let sampler = Mutex::new(procfs::Sampler::new(endings));
+    Arc::new(move |programs| {
         let mut sampler = sampler.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = sampler.sample(roots, &marker);
-        let mut by_key: std::collections::HashMap<u32, procfs::Usage> = found.into_iter().collect();
-        roots
+        let known: HashSet<u32> = programs.iter().map(|(key, _)| *key).collect();
+        sampler.retain(|key| known.contains(&key));
+        let running = programs
             .iter()
-            .map(|(key, _)| by_key.remove(key).map(to_usage))
+            .filter_map(|(key, pid)| Some((*key, (*pid)?)));
+        let found = sampler.sample(&running.collect::<Vec<_>>(), &marker);
+        let mut by_key: HashMap<u32, procfs::Usage> = found.into_iter().collect();
+        programs
+            .iter()
+            .map(|(key, _)| by_key.remove(key).map(to_usage).unwrap_or_default())
             .collect()
     })
 }
@@ -220,6 +226,7 @@ fn to_usage(usage: procfs::Usage) -> Usage {
     Usage {
         cpu_user_seconds: usage.cpu_user_seconds,
         cpu_system_seconds: usage.cpu_system_seconds,
+        run_cpu_seconds: usage.run_cpu_seconds,
         resident_bytes: usage.resident_bytes,
         virtual_bytes: usage.virtual_bytes,
         open_fds: usage.open_fds,

@@ -1,19 +1,19 @@
 //! One exposition of both sides: the collector's families and the facade's, merged by name.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufWriter, Write};
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use prometheus::proto::MetricFamily;
 use prometheus::{Encoder, TextEncoder};
 use tokio::sync::watch;
 
 use super::ProcessMetrics;
-use super::program_families::{Kind, number};
-use super::program_metrics::{each_family, family, rows};
+use super::program_families::{FAMILIES, Kind, number};
+use super::program_metrics::{family, rows};
+use super::program_text::{Page, write_family};
 use super::published::Published;
 use super::resources::{OwnSampler, Resources, Sample, Usage};
 use crate::control::api;
@@ -22,8 +22,6 @@ use crate::supervision::State;
 /// The content type of `/metrics`.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-const BLOCK: usize = 64 * 1024;
-
 /// Makes a status or an exposition of the published snapshot, on any thread. A handle.
 #[derive(Clone)]
 pub struct Reader {
@@ -31,6 +29,8 @@ pub struct Reader {
     resources: Arc<Resources>,
     own: OwnSampler,
     metrics: ProcessMetrics,
+    /// What the last expositions took, plain and gzipped, in bytes.
+    sizes: Arc<[AtomicUsize; 2]>,
 }
 
 impl Reader {
@@ -45,6 +45,7 @@ impl Reader {
             resources,
             own,
             metrics,
+            sizes: Arc::default(),
         }
     }
 
@@ -74,28 +75,22 @@ impl Reader {
     ///
     /// When it cannot be encoded.
     pub fn exposition(&self, gzip: bool) -> io::Result<Vec<u8>> {
-        if !gzip {
-            let mut text = Vec::new();
-            self.write_exposition(&mut text)?;
-            return Ok(text);
-        }
-        // The encoder writes a few bytes at a time; deflate wants them by the block.
-        let packed = GzEncoder::new(Vec::new(), Compression::fast());
-        let mut blocks = BufWriter::with_capacity(BLOCK, packed);
-        self.write_exposition(&mut blocks)?;
-        blocks
-            .into_inner()
-            .map_err(io::IntoInnerError::into_error)?
-            .finish()
+        let expected = &self.sizes[usize::from(gzip)];
+        let mut page = Page::new(gzip, expected.load(Ordering::Relaxed));
+        self.write_exposition(&mut page)?;
+        let written = page.finish()?;
+        // A little more than this time, so that the next one need not grow.
+        expected.store(written.len() + written.len() / 64, Ordering::Relaxed);
+        Ok(written)
     }
 
-    fn write_exposition(&self, out: &mut impl Write) -> io::Result<()> {
+    fn write_exposition(&self, page: &mut Page) -> io::Result<()> {
         let published = self.published();
         let began = Instant::now();
         let sample = self.sample(&published);
         let resources = Look {
             took: began.elapsed(),
-            success: sample.complete,
+            success: !sample.blind,
         };
         let began = Instant::now();
         let own = (self.own)();
@@ -103,30 +98,32 @@ impl Reader {
             took: began.elapsed(),
             success: own.is_some(),
         };
-
-        let mut merge = Merge {
-            out,
-            facade: blocks(&self.metrics.render()),
-            result: Ok(()),
-        };
+        let mut facade = Facade(blocks(&self.metrics.render()));
         let began = Instant::now();
-        each_family(&rows(&published, &sample), |family| merge.family(&family));
-        merge.family(&by_state(&published));
+        let rows = rows(&published, &sample);
+        for spec in FAMILIES {
+            facade.write_before(spec.name, page)?;
+            write_family(spec, &rows, page)?;
+        }
         let programs = Look {
             took: began.elapsed(),
-            success: merge.result.is_ok(),
+            success: true,
         };
-        for family in looks([
+        let mut rest = vec![by_state(&published)];
+        rest.extend(looks([
             ("process", process),
             ("programs", programs),
             ("resources", resources),
-        ]) {
-            merge.family(&family);
+        ]));
+        rest.extend(own_process(own.as_ref(), &published));
+        for family in rest {
+            facade.write_before(family.name(), page)?;
+            TextEncoder::new()
+                .encode(&[family], &mut page.text)
+                .map_err(io::Error::other)?;
         }
-        for family in own_process(own.as_ref(), &published) {
-            merge.family(&family);
-        }
-        merge.finish()
+        facade.write_rest(page);
+        Ok(())
     }
 }
 
@@ -244,41 +241,32 @@ fn own_process(usage: Option<&Usage>, published: &Published) -> Vec<MetricFamily
         .collect()
 }
 
-/// Merges sorted families with the facade's blocks.
-struct Merge<'a, W> {
-    out: &'a mut W,
-    facade: BTreeMap<String, Vec<String>>,
-    result: io::Result<()>,
-}
+/// The facade's families that are still to be merged in.
+struct Facade(BTreeMap<String, Vec<String>>);
 
-impl<W: Write> Merge<'_, W> {
-    fn family(&mut self, family: &MetricFamily) {
-        if self.result.is_ok() {
-            self.result = self.try_family(family);
-        }
-    }
-
-    fn try_family(&mut self, family: &MetricFamily) -> io::Result<()> {
-        while let Some(entry) = self.facade.first_entry()
-            && entry.key().as_str() < family.name()
+impl Facade {
+    /// Writes those whose turn is before `name`.
+    fn write_before(&mut self, name: &str, page: &mut Page) -> io::Result<()> {
+        while let Some(entry) = self.0.first_entry()
+            && entry.key().as_str() < name
         {
-            write_lines(self.out, &entry.remove())?;
+            write_lines(&entry.remove(), page);
         }
-        TextEncoder::new()
-            .encode(std::slice::from_ref(family), self.out)
-            .map_err(io::Error::other)
+        page.pack()
     }
 
-    fn finish(self) -> io::Result<()> {
-        self.result?;
-        self.facade
-            .values()
-            .try_for_each(|lines| write_lines(self.out, lines))
+    fn write_rest(self, page: &mut Page) {
+        for lines in self.0.values() {
+            write_lines(lines, page);
+        }
     }
 }
 
-fn write_lines(out: &mut impl Write, lines: &[String]) -> io::Result<()> {
-    lines.iter().try_for_each(|line| writeln!(out, "{line}"))
+fn write_lines(lines: &[String], page: &mut Page) {
+    for line in lines {
+        page.text.extend_from_slice(line.as_bytes());
+        page.text.push(b'\n');
+    }
 }
 
 /// Splits the facade's exposition into families, each with its series in a stable order.

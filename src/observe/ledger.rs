@@ -55,6 +55,12 @@ impl Histogram {
         self.count += 1;
     }
 
+    /// Returns the upper bounds, in seconds.
+    #[must_use]
+    pub const fn bounds(&self) -> &'static [f64] {
+        self.bounds
+    }
+
     /// Returns each upper bound with the number of observations not above it.
     pub fn cumulative(&self) -> impl Iterator<Item = (f64, u64)> + '_ {
         self.bounds

@@ -9,6 +9,7 @@
 //! only for stamps that people read.
 
 mod auth;
+mod catalogue;
 mod crashes;
 mod daemon_events;
 mod deadline;
@@ -21,6 +22,7 @@ mod otlp_client;
 mod process_metrics;
 mod program_families;
 mod program_metrics;
+mod program_text;
 mod protection;
 mod published;
 mod record;
@@ -37,6 +39,7 @@ mod why;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+pub use catalogue::{Described, catalogue, read_off};
 pub use crashes::CrashHistory;
 pub use daemon_events::DaemonEvent;
 pub use exposition::{CONTENT_TYPE, Reader};

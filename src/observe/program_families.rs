@@ -18,13 +18,13 @@ pub(super) struct Family {
     pub name: &'static str,
     pub help: &'static str,
     pub kind: Kind,
-    pub fill: fn(&Row<'_>, &mut Series<'_>),
+    pub fill: fn(&Row<'_>, &mut (dyn Series + '_)),
 }
 
 const fn counter(
     name: &'static str,
     help: &'static str,
-    fill: fn(&Row<'_>, &mut Series<'_>),
+    fill: fn(&Row<'_>, &mut (dyn Series + '_)),
 ) -> Family {
     Family {
         name,
@@ -37,7 +37,7 @@ const fn counter(
 const fn gauge(
     name: &'static str,
     help: &'static str,
-    fill: fn(&Row<'_>, &mut Series<'_>),
+    fill: fn(&Row<'_>, &mut (dyn Series + '_)),
 ) -> Family {
     Family {
         name,
@@ -50,7 +50,7 @@ const fn gauge(
 const fn histogram(
     name: &'static str,
     help: &'static str,
-    fill: fn(&Row<'_>, &mut Series<'_>),
+    fill: fn(&Row<'_>, &mut (dyn Series + '_)),
 ) -> Family {
     Family {
         name,
@@ -351,7 +351,7 @@ fn flag(value: bool) -> f64 {
     f64::from(u8::from(value))
 }
 
-fn info(row: &Row<'_>, out: &mut Series<'_>) {
+fn info(row: &Row<'_>, out: &mut (dyn Series + '_)) {
     let about = &row.program.about;
     let command = about
         .command
@@ -366,7 +366,7 @@ fn info(row: &Row<'_>, out: &mut Series<'_>) {
     out.add(&labels, 1.0);
 }
 
-fn last_exit_reason(row: &Row<'_>, out: &mut Series<'_>) {
+fn last_exit_reason(row: &Row<'_>, out: &mut (dyn Series + '_)) {
     let last = row
         .program
         .ledger
@@ -381,7 +381,7 @@ fn last_exit_reason(row: &Row<'_>, out: &mut Series<'_>) {
     );
 }
 
-fn streams(row: &Row<'_>, out: &mut Series<'_>, read: fn(&StreamCounts) -> u64) {
+fn streams(row: &Row<'_>, out: &mut (dyn Series + '_), read: fn(&StreamCounts) -> u64) {
     let [stdout, stderr] = &row.logs;
     out.each(
         "stream",

@@ -12,28 +12,33 @@ use prometheus::proto::{
 use super::exposition::Reader;
 use super::ledger::Histogram;
 use super::program_families::{FAMILIES, Kind};
+use super::program_text::row_labels;
 use super::published::{Program, Published};
-use super::resources::{Sample, Totals, Usage};
+use super::resources::{Sample, Usage};
 
 /// One program's row in every family.
 pub(super) struct Row<'a> {
     pub program: &'a Program,
     pub replica: String,
+    /// `program="…",replica="…"`, escaped: every line of the text begins with it.
+    pub labels: String,
     pub now: Instant,
     pub usage: Option<&'a Usage>,
-    pub totals: Totals,
+    pub totals: Usage,
     pub logs: [super::StreamCounts; 2],
     pub run_time: f64,
 }
 
-/// Where a family's series go.
-pub(super) struct Series<'a> {
-    kind: Kind,
-    row: &'a Row<'a>,
-    out: &'a mut Vec<Metric>,
+/// Where the series of one family and one program go.
+pub(super) trait Series {
+    /// Adds a series with further labels.
+    fn add(&mut self, labels: &[(&str, &str)], value: f64);
+
+    /// Adds a histogram.
+    fn histogram(&mut self, histogram: &Histogram);
 }
 
-impl Series<'_> {
+impl dyn Series + '_ {
     /// Adds a series without further labels.
     pub fn plain(&mut self, value: f64) {
         self.add(&[], value);
@@ -46,21 +51,28 @@ impl Series<'_> {
         }
     }
 
-    /// Adds a series with further labels.
-    pub fn add(&mut self, labels: &[(&str, &str)], value: f64) {
-        let metric = self.metric(labels);
-        self.out.push(valued(metric, self.kind, value));
-    }
-
     /// Adds a series for each label value.
     pub fn each<'l>(&mut self, label: &str, values: impl IntoIterator<Item = (&'l str, f64)>) {
         for (name, value) in values {
             self.add(&[(label, name)], value);
         }
     }
+}
 
-    /// Adds a histogram.
-    pub fn histogram(&mut self, histogram: &Histogram) {
+/// Series as the `prometheus` crate models them.
+struct Model<'a> {
+    kind: Kind,
+    row: &'a Row<'a>,
+    out: &'a mut Vec<Metric>,
+}
+
+impl Series for Model<'_> {
+    fn add(&mut self, labels: &[(&str, &str)], value: f64) {
+        let metric = self.metric(labels);
+        self.out.push(valued(metric, self.kind, value));
+    }
+
+    fn histogram(&mut self, histogram: &Histogram) {
         let mut proto = HistogramProto::default();
         proto.set_sample_count(histogram.count());
         proto.set_sample_sum(histogram.sum());
@@ -75,7 +87,9 @@ impl Series<'_> {
         metric.set_histogram(proto);
         self.out.push(metric);
     }
+}
 
+impl Model<'_> {
     fn metric(&self, labels: &[(&str, &str)]) -> Metric {
         let mut pairs = Vec::with_capacity(2 + labels.len());
         pairs.push(pair("program", &self.row.program.about.name));
@@ -144,6 +158,7 @@ pub(super) fn rows<'a>(published: &'a Published, sample: &'a Sample) -> Vec<Row<
         .programs()
         .map(|program| Row {
             replica: program.about.replica.to_string(),
+            labels: row_labels(&program.about.name, program.about.replica),
             usage: program
                 .view
                 .run
@@ -162,28 +177,28 @@ pub(super) fn rows<'a>(published: &'a Published, sample: &'a Sample) -> Vec<Row<
     rows
 }
 
-/// Hands every family with a program label to `take`, in the order of their names, one at a time:
-/// all of them together would need a multiple of their text.
-pub(super) fn each_family(rows: &[Row<'_>], mut take: impl FnMut(MetricFamily)) {
+/// Makes every family with a program label, in the order of their names.
+pub(super) fn families(rows: &[Row<'_>]) -> Vec<MetricFamily> {
+    let mut families = Vec::with_capacity(FAMILIES.len());
     for spec in FAMILIES {
         let mut metrics = Vec::new();
         for row in rows {
-            (spec.fill)(
+            let mut model = Model {
+                kind: spec.kind,
                 row,
-                &mut Series {
-                    kind: spec.kind,
-                    row,
-                    out: &mut metrics,
-                },
-            );
+                out: &mut metrics,
+            };
+            (spec.fill)(row, &mut model);
         }
         if !metrics.is_empty() {
-            take(dressed(spec.name, spec.help, spec.kind, metrics));
+            families.push(dressed(spec.name, spec.help, spec.kind, metrics));
         }
     }
+    families
 }
 
-/// The program families as a `prometheus` collector, for whoever wants them in a registry.
+/// The program families as a `prometheus` collector, for whoever wants them in a registry. It is
+/// also the model that the text of `/metrics`, which is written without it, is held against.
 pub struct ProgramCollector {
     reader: Reader,
     descriptions: Vec<Desc>,
@@ -223,8 +238,6 @@ impl Collector for ProgramCollector {
     fn collect(&self) -> Vec<MetricFamily> {
         let published = self.reader.published();
         let sample = self.reader.sample(&published);
-        let mut families = Vec::with_capacity(FAMILIES.len());
-        each_family(&rows(&published, &sample), |family| families.push(family));
-        families
+        families(&rows(&published, &sample))
     }
 }

@@ -102,7 +102,7 @@ impl Program {
             crash_budget: self.about.crash_budget,
             crash_budget_remaining: self.crashes_left(now),
             memory_bytes: usage.map(|u| u.resident_bytes),
-            cpu_seconds: usage.map(|u| u.cpu_user_seconds + u.cpu_system_seconds),
+            cpu_seconds: usage.map(|u| u.run_cpu_seconds),
             last_exit: ledger
                 .last_exit
                 .as_ref()

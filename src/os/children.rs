@@ -27,6 +27,7 @@ use super::family::{self, Process};
 use super::launch::Prepared;
 pub use super::launch::{Launch, Stdio};
 use super::pidfd;
+use super::procfs::Endings;
 use super::spawn::{Spawner, Streams};
 use crate::supervision::{FailureKind, Id, Run, SpawnFailure, WaitStatus};
 
@@ -89,6 +90,7 @@ pub struct Children {
     /// Orphans may have ended without anybody telling.
     unsettled: bool,
     news: VecDeque<News>,
+    endings: Endings,
 }
 
 /// A run: its main process and what is left of it.
@@ -144,7 +146,14 @@ impl Children {
             counted: false,
             unsettled: true,
             news: VecDeque::new(),
+            endings: Endings::default(),
         })
+    }
+
+    /// Returns where it is noted what main processes had used when they ended.
+    #[must_use]
+    pub fn endings(&self) -> Endings {
+        self.endings.clone()
     }
 
     /// Starts a process: returns its number once it executes the program.
@@ -264,7 +273,9 @@ impl Children {
                 let Some(child) = self.runs.get(&run) else {
                     continue;
                 };
-                if let Some(status) = pidfd::peek(child.pidfd.as_fd()) {
+                if let Some((status, used)) = pidfd::peek(child.pidfd.as_fd()) {
+                    // Before it is reaped: whoever misses it in `/proc` finds this afterwards.
+                    self.endings.add(child.id.0, child.pid, used);
                     exits.remove(child.pidfd.as_fd());
                     ended.push((run, status));
                 }

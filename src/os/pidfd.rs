@@ -6,7 +6,11 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 
+use super::procfs::Account;
 use crate::supervision::WaitStatus;
+
+/// What the kernel counts disk transfers of `rusage` in; bytes.
+const BLOCK: u64 = 512;
 
 /// Opens a descriptor for whichever process has this number at this moment.
 pub(super) fn open(pid: i32) -> Result<OwnedFd, Errno> {
@@ -33,8 +37,9 @@ pub(super) fn send(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), Errno> {
     Errno::result(result).map(drop)
 }
 
-/// Looks how a child ended, leaving it a zombie; `None` while it lives.
-pub(super) fn peek(pidfd: BorrowedFd<'_>) -> Option<WaitStatus> {
+/// Looks how a child ended and what it and the children it waited for have used, leaving it a
+/// zombie; `None` while it lives.
+pub(super) fn peek(pidfd: BorrowedFd<'_>) -> Option<(WaitStatus, Account)> {
     wait(
         libc::P_PIDFD,
         pidfd.as_raw_fd(),
@@ -44,7 +49,7 @@ pub(super) fn peek(pidfd: BorrowedFd<'_>) -> Option<WaitStatus> {
 
 /// Reaps a child that has ended: its number is free afterwards.
 pub(super) fn reap(pidfd: BorrowedFd<'_>) -> Option<WaitStatus> {
-    wait(libc::P_PIDFD, pidfd.as_raw_fd(), libc::WNOHANG)
+    wait(libc::P_PIDFD, pidfd.as_raw_fd(), libc::WNOHANG).map(|(status, _)| status)
 }
 
 /// Reaps a child that is about to end, waiting for it.
@@ -54,31 +59,53 @@ pub(super) fn reap_soon(pidfd: BorrowedFd<'_>) {
 
 /// Reaps this child of ours if it has ended; `None` while it lives.
 pub(super) fn reap_number(pid: i32) -> Option<WaitStatus> {
-    wait(libc::P_PID, pid, libc::WNOHANG)
+    wait(libc::P_PID, pid, libc::WNOHANG).map(|(status, _)| status)
 }
 
-fn wait(kind: libc::idtype_t, id: i32, options: i32) -> Option<WaitStatus> {
-    // SAFETY: all zeroes is a valid value of this plain C struct.
-    let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
-    let id = id.cast_unsigned();
+fn wait(kind: libc::idtype_t, id: i32, options: i32) -> Option<(WaitStatus, Account)> {
+    // SAFETY: all zeroes is a valid value of these plain C structs.
+    let (mut info, mut usage): (libc::siginfo_t, libc::rusage) =
+        unsafe { (mem::zeroed(), mem::zeroed()) };
     loop {
-        // SAFETY: `info` is ours and as large as the kernel expects.
-        let result = unsafe { libc::waitid(kind, id, &raw mut info, libc::WEXITED | options) };
+        // The C library's function leaves out the last argument, which says what the child used.
+        // SAFETY: `info` and `usage` are ours and as large as the kernel expects.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_waitid,
+                kind,
+                id,
+                &raw mut info,
+                libc::WEXITED | options,
+                &raw mut usage,
+            )
+        };
         match Errno::result(result) {
             Ok(_) => break,
             Err(Errno::EINTR) => {}
-            Err(_) => return Some(WaitStatus::Lost),
+            Err(_) => return Some((WaitStatus::Lost, [0; 4])),
         }
     }
     // SAFETY: `waitid` filled in a SIGCHLD siginfo, or left the zeroes.
     let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
-    match (pid, info.si_code) {
-        (0, _) => None,
-        (_, libc::CLD_EXITED) => Some(WaitStatus::Exited { code: status }),
-        (_, code) => Some(WaitStatus::Signaled {
+    let status = match (pid, info.si_code) {
+        (0, _) => return None,
+        (_, libc::CLD_EXITED) => WaitStatus::Exited { code: status },
+        (_, code) => WaitStatus::Signaled {
             signal: status,
             core_dumped: code == libc::CLD_DUMPED,
             oom: false,
-        }),
-    }
+        },
+    };
+    Some((status, account(&usage)))
+}
+
+fn account(usage: &libc::rusage) -> Account {
+    let count = |value: i64| u64::try_from(value).unwrap_or(0);
+    let micros = |time: libc::timeval| count(time.tv_sec) * 1_000_000 + count(time.tv_usec);
+    [
+        micros(usage.ru_utime),
+        micros(usage.ru_stime),
+        count(usage.ru_inblock) * BLOCK,
+        count(usage.ru_oublock) * BLOCK,
+    ]
 }

@@ -1,5 +1,6 @@
 //! What `/proc` says about processes: their status, and what they and their families use.
 
+mod endings;
 mod sampler;
 
 use std::fs::{self, File};
@@ -10,7 +11,12 @@ use std::sync::OnceLock;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{SysconfVar, sysconf};
 
+pub use endings::Endings;
 pub use sampler::{Sampler, Usage};
+
+/// What a process has used: microseconds in user mode and in the kernel, bytes read from disks and
+/// written to them.
+pub(super) type Account = [u64; 4];
 
 /// One process as `/proc/PID/stat` describes it. Times are clock ticks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -212,9 +218,13 @@ fn vanished(error: io::Error) -> io::Error {
 }
 
 fn seconds(ticks: u64) -> f64 {
-    static PER_SECOND: OnceLock<f64> = OnceLock::new();
-    let per_second = *PER_SECOND.get_or_init(|| system_value(SysconfVar::CLK_TCK, 100) as f64);
-    ticks as f64 / per_second
+    micros(ticks) as f64 / 1e6
+}
+
+fn micros(ticks: u64) -> u64 {
+    static PER_SECOND: OnceLock<u64> = OnceLock::new();
+    let per_second = *PER_SECOND.get_or_init(|| system_value(SysconfVar::CLK_TCK, 100).max(1));
+    ticks.saturating_mul(1_000_000) / per_second
 }
 
 fn page_size() -> u64 {

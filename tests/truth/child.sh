@@ -36,6 +36,13 @@ parents)
     echo "exit 3" >>"$book"
     exit 3
     ;;
+burners)
+    i=0
+    while [ $i -lt 100000 ]; do i=$((i + 1)); done
+    times >>"$book.times"
+    echo "exit 4" >>"$book"
+    exit 4
+    ;;
 # Those whose end is the test's doing tell it when they can be ended.
 victims)
     echo $$ >>"$book.born"

@@ -3,6 +3,7 @@
 
 mod books;
 mod daemon;
+mod names;
 mod scrape;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,12 +21,13 @@ use nix::unistd::Pid;
 use scrape::{Scrape, keep_scraping};
 
 /// A script of its own that ends by itself: its name and how often it ends.
-const SCRIPTS: [(&str, usize); 6] = [
+const SCRIPTS: [(&str, usize); 7] = [
     ("codes.0", 150),
     ("codes.1", 150),
     ("quick.0", 60),
     ("signals.0", 96),
     ("parents.0", 16),
+    ("burners.0", 12),
     ("dumps.0", 6),
 ];
 /// Programs that the policy lets start so often, each time in vain: why, and how it shows.
@@ -64,6 +66,9 @@ fn every_counter_equals_the_books_after_hundreds_of_ends_of_every_kind() {
     change_the_config(&daemon, dumps, &mut books);
     come_to_rest(&daemon, dumps, &mut books);
     compare(&daemon, &books);
+    cpu_time_is_all_there(&daemon);
+    let text = Scrape::text(&daemon.metrics()).expect("the daemon answers");
+    names::check_live(&text);
     add_and_remove(&daemon, &programs, dumps);
     let counts = scrapers.map(Scraper::stop);
     compare(&daemon, &books);
@@ -94,6 +99,7 @@ fn programs(dumps: bool, version: &str) -> Vec<String> {
         script("quick", "codes 60 0", "restart_delay = 0"),
         script("signals", "signals 96", no_core),
         script("parents", "parents 16", ""),
+        script("burners", "burners 12", ""),
         script("victims", "victims 9999", no_core),
         script("steady", "victims 9999", ""),
         script("stubborn", "stubborn 9999", "stop_timeout = \"50ms\""),
@@ -243,6 +249,32 @@ fn compare(daemon: &Daemon, books: &Books) {
         );
         std::thread::park_timeout(Duration::from_millis(50));
     }
+}
+
+/// Every run's last moments count, and no run counts twice.
+fn cpu_time_is_all_there(daemon: &Daemon) {
+    let times = daemon.book("burners.0.times");
+    let seconds = |time: &str| -> f64 {
+        let (minutes, rest) = time.split_once('m').expect("minutes");
+        let minutes: f64 = minutes.parse().expect("a number");
+        60.0 * minutes + rest.trim_end_matches('s').parse::<f64>().expect("a number")
+    };
+    // Lines of two: the shell's own time, and that of its children.
+    let told: f64 = times
+        .iter()
+        .flat_map(|line| line.split(' '))
+        .map(seconds)
+        .sum();
+    let scrape = Scrape::of(&daemon.metrics()).expect("the daemon answers");
+    let series = &scrape.programs[&("burners".to_owned(), "0".to_owned())];
+    let found = sum(series, "cpu_seconds_total{");
+    println!("burners: {found} s, they say {told} s");
+    assert!(told > 0.1, "they burn {told} s");
+    // The shell counts whole hundredths, and its beginning and end are not in its count.
+    assert!(
+        found >= told - 0.001 && found < told * 1.25 + 0.3,
+        "{found} s, they say {told} s"
+    );
 }
 
 /// A program that a reload adds is whole in the next scrape, and gone after one that removes it.

@@ -24,6 +24,11 @@ pub struct Scrape {
 impl Scrape {
     /// Asks for one; `None` while nobody listens.
     pub fn of(socket: &Path) -> Option<Self> {
+        Self::text(socket).map(|text| Self::parse(&text))
+    }
+
+    /// Asks for the text of one; `None` while nobody listens.
+    pub fn text(socket: &Path) -> Option<String> {
         let mut stream = UnixStream::connect(socket).ok()?;
         let request = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
         stream.write_all(request.as_bytes()).ok()?;
@@ -31,7 +36,7 @@ impl Scrape {
         stream.read_to_string(&mut answer).ok()?;
         let (head, text) = answer.split_once("\r\n\r\n")?;
         assert!(head.starts_with("HTTP/1.1 200"), "{head}");
-        Some(Self::parse(text))
+        Some(text.to_owned())
     }
 
     fn parse(text: &str) -> Self {

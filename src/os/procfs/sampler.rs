@@ -7,12 +7,14 @@
 //! SIGCHLD is ignored. Each pass therefore adds, to a total per key, what every living process has
 //! gained since the last pass: all of its own gain, and of its inherited gain what exceeds the last
 //! known use of those descendants that have gone meanwhile, as that is counted already. What a
-//! process uses between the last pass and its end is seen only if somebody of the family waits for it.
+//! process uses between the last pass and its end is seen if somebody of the family waits for it;
+//! of a main process the kernel says it when it ends ([`Endings`]).
 
 use std::collections::HashMap;
 use std::io;
 
-use super::{Stat, disk_bytes, marked_run, max_fds, open_fds, pids, seconds};
+use super::endings::{Ended, Endings};
+use super::{Account, Stat, disk_bytes, marked_run, max_fds, micros, open_fds, pids};
 
 /// What one program's whole family uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -21,6 +23,8 @@ pub struct Usage {
     pub cpu_user_seconds: f64,
     /// As `cpu_user_seconds`.
     pub cpu_system_seconds: f64,
+    /// CPU time of those who are alive, and of the children they have waited for: this run's.
+    pub run_cpu_seconds: f64,
     /// In memory, shared pages counted in every process.
     pub resident_bytes: u64,
     /// Of address space.
@@ -44,6 +48,9 @@ pub struct Usage {
 pub struct Sampler {
     known: HashMap<Process, Known>,
     totals: HashMap<u32, Account>,
+    /// Those who had gone by the last pass: the last word of one may still be on its way.
+    departed: HashMap<Process, Known>,
+    endings: Endings,
     /// Limits of main processes.
     limits: HashMap<Process, u64>,
     skipped: u64,
@@ -51,9 +58,6 @@ pub struct Sampler {
 
 /// A process of this boot: pid and start time, so that a recycled pid is another process.
 type Process = (i32, u64);
-
-/// User ticks, system ticks, bytes read, bytes written.
-type Account = [u64; 4];
 
 #[derive(Clone, Copy, Debug)]
 struct Known {
@@ -73,6 +77,15 @@ struct Pass<'a> {
 }
 
 impl Sampler {
+    /// Makes one that hears the last words of main processes.
+    #[must_use]
+    pub fn new(endings: Endings) -> Self {
+        Self {
+            endings,
+            ..Self::default()
+        }
+    }
+
     /// Measures the families of these main processes, given as `(key, pid)`.
     ///
     /// Answers for every key it was ever given, in order, also when nothing of it runs: the totals
@@ -80,6 +93,8 @@ impl Sampler {
     /// session, their process group, an earlier pass or their environment
     /// (`ETERNAL_RUN=<marker>:<key>:…`) says.
     pub fn sample(&mut self, roots: &[(u32, i32)], marker: &str) -> Vec<(u32, Usage)> {
+        // Taken first: one that ends during the pass is heard in the next.
+        let endings = self.endings.take();
         let mut pass = self.pass(roots, marker);
         let mut usages: HashMap<u32, Usage> = HashMap::new();
         let mut seen = HashMap::with_capacity(self.known.len());
@@ -104,7 +119,8 @@ impl Sampler {
             self.totals.entry(*key).or_default();
         }
         self.limits.retain(|process, _| seen.contains_key(process));
-        self.settle(seen);
+        let ghosts = self.hear(endings, &mut seen);
+        self.settle(seen, &ghosts);
         let mut answer: Vec<(u32, Usage)> = self
             .totals
             .iter()
@@ -114,10 +130,11 @@ impl Sampler {
         answer
     }
 
-    /// Forgets a key: its program was removed.
-    pub fn forget(&mut self, key: u32) {
-        self.totals.remove(&key);
-        self.known.retain(|_, known| known.key != key);
+    /// Forgets every key but these: the programs of the others were removed.
+    pub fn retain(&mut self, keep: impl Fn(u32) -> bool) {
+        self.totals.retain(|key, _| keep(*key));
+        self.known.retain(|_, known| keep(known.key));
+        self.departed.retain(|_, known| keep(known.key));
     }
 
     /// Returns how many processes went away, or hid something, while they were read.
@@ -146,6 +163,8 @@ impl Sampler {
     /// Adds one process to the gauges of its family, and returns its disk bytes.
     fn add_gauges(&mut self, usage: &mut Usage, stat: &Stat) -> [u64; 2] {
         usage.processes += 1;
+        let run = stat.own_time.iter().chain(&stat.reaped_time);
+        usage.run_cpu_seconds += micros(run.sum()) as f64 / 1e6;
         usage.threads += stat.threads;
         usage.resident_bytes += stat.resident_bytes;
         usage.virtual_bytes += stat.virtual_bytes;
@@ -168,8 +187,42 @@ impl Sampler {
         }
     }
 
-    /// Adds what the living gained to the totals, and remembers them for the next pass.
-    fn settle(&mut self, mut seen: HashMap<Process, Known>) {
+    /// Puts main processes that have ended among those seen, with all that they used, and returns
+    /// them. What no pass has seen alive is added to the totals at once.
+    fn hear(
+        &mut self,
+        endings: HashMap<u32, Ended>,
+        seen: &mut HashMap<Process, Known>,
+    ) -> Vec<Process> {
+        if endings.is_empty() {
+            return Vec::new();
+        }
+        let mut before: HashMap<(u32, i32), (Process, Known)> = HashMap::new();
+        for (process, known) in self.departed.iter().chain(&self.known) {
+            before.insert((known.key, process.0), (*process, *known));
+        }
+        let mut ghosts = Vec::new();
+        for (key, ended) in endings {
+            let Some(total) = self.totals.get_mut(&key) else {
+                continue;
+            };
+            add(total, &ended.rest);
+            match before.get(&(key, ended.pid)) {
+                None => add(total, &ended.first),
+                // A zombie that this pass has seen shows everything itself.
+                Some((process, _)) if seen.contains_key(process) => {}
+                Some((process, known)) => {
+                    seen.insert(*process, known.at_its_end(&ended.first));
+                    self.known.entry(*process).or_insert(*known);
+                    ghosts.push(*process);
+                }
+            }
+        }
+        ghosts
+    }
+
+    /// Adds what those seen gained to the totals, and remembers the living for the next pass.
+    fn settle(&mut self, mut seen: HashMap<Process, Known>, ghosts: &[Process]) {
         let mut counted = self.use_of_the_gone(&seen);
         for (process, now) in &mut seen {
             let before = self.known.get(process);
@@ -191,7 +244,12 @@ impl Sampler {
                 };
             }
         }
-        self.known = seen;
+        let mut departed = std::mem::replace(&mut self.known, seen);
+        departed.retain(|process, _| !self.known.contains_key(process));
+        self.departed = departed;
+        for ghost in ghosts {
+            self.known.remove(ghost);
+        }
     }
 
     /// Returns, for each living process, the last known use of descendants that have gone since.
@@ -220,6 +278,27 @@ impl Sampler {
             }
         }
         counted
+    }
+}
+
+impl Known {
+    /// Returns it as it ended, by the kernel's sum of own and inherited use. What it gained since
+    /// counts as inherited, as its descendants that have gone may be in it.
+    fn at_its_end(mut self, used: &Account) -> Self {
+        for (i, used) in used.iter().enumerate() {
+            if i < 2 {
+                self.inherited[i] = self.inherited[i].max(used.saturating_sub(self.own[i]));
+            } else {
+                self.own[i] = self.own[i].max(*used);
+            }
+        }
+        self
+    }
+}
+
+fn add(total: &mut Account, more: &Account) {
+    for (sum, more) in total.iter_mut().zip(more) {
+        *sum += more;
     }
 }
 
@@ -275,8 +354,10 @@ const fn identity(stat: &Stat) -> Process {
     (stat.pid, stat.start)
 }
 
-const fn known(key: u32, parent: Option<Process>, stat: &Stat, disk: [u64; 2]) -> Known {
-    let ([user, system], [inherited_user, inherited_system]) = (stat.own_time, stat.reaped_time);
+fn known(key: u32, parent: Option<Process>, stat: &Stat, disk: [u64; 2]) -> Known {
+    let [user, system] = [micros(stat.own_time[0]), micros(stat.own_time[1])];
+    let [inherited_user, inherited_system] =
+        [micros(stat.reaped_time[0]), micros(stat.reaped_time[1])];
     Known {
         key,
         parent,
@@ -287,8 +368,8 @@ const fn known(key: u32, parent: Option<Process>, stat: &Stat, disk: [u64; 2]) -
 
 fn with_totals(usage: Option<Usage>, total: &Account) -> Usage {
     Usage {
-        cpu_user_seconds: seconds(total[0]),
-        cpu_system_seconds: seconds(total[1]),
+        cpu_user_seconds: total[0] as f64 / 1e6,
+        cpu_system_seconds: total[1] as f64 / 1e6,
         read_bytes: total[2],
         written_bytes: total[3],
         ..usage.unwrap_or_default()

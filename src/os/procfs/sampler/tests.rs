@@ -1,8 +1,10 @@
 //! Real families of processes.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsFd;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
+use super::super::seconds;
 use super::*;
 
 /// A shell that does one line at a time, and says when it has.
@@ -124,8 +126,95 @@ fn totals_go_on_over_a_restart_and_gauges_fall_to_zero_between() {
     let shell = Shell::start();
     let after = one(&mut sampler, shell.pid());
     assert!(cpu(&after) >= cpu(&before) && after.processes == 1);
-    sampler.forget(7);
+    sampler.retain(|key| key != 7);
     assert_eq!(sampler.sample(&[], "none"), []);
+}
+
+/// Ends a shell as the daemon does: what the kernel says of it is heard before it is reaped.
+fn end(shell: Shell, endings: &Endings) {
+    let mut shell = std::mem::ManuallyDrop::new(shell);
+    let pid = shell.pid();
+    let _ = writeln!(shell.input, "exit");
+    let pidfd = crate::os::pidfd::open(pid).expect("alive");
+    let used = loop {
+        if let Some((_, used)) = crate::os::pidfd::peek(pidfd.as_fd()) {
+            break used;
+        }
+        std::thread::yield_now();
+    };
+    endings.add(7, pid, used);
+    shell.child.wait().expect("wait");
+}
+
+#[test]
+fn the_last_use_of_a_main_process_is_counted_once_whether_a_pass_saw_it_or_not() {
+    let endings = Endings::default();
+    let mut sampler = Sampler::new(endings.clone());
+    let burn = "i=0; while [ $i -lt 150000 ]; do i=$((i+1)); done";
+    let mut truth = 0.0;
+    let mut last = 0.0;
+    sampler.sample(&[(7, 1_000_000_000)], "none");
+    // Seen early, seen late, never seen; with a child that it waited for, or alone.
+    for (early, late, line) in [
+        (true, false, burn),
+        (true, true, burn),
+        (false, false, burn),
+        (false, true, BURN),
+        (true, false, BURN),
+        (false, false, BURN),
+    ] {
+        let mut shell = Shell::start();
+        if early {
+            one(&mut sampler, shell.pid());
+        }
+        shell.run(line);
+        if late {
+            one(&mut sampler, shell.pid());
+        }
+        let stat = Stat::read(shell.pid()).expect("alive");
+        let ticks: u64 = stat.own_time.iter().chain(&stat.reaped_time).sum();
+        truth += seconds(ticks);
+        end(shell, &endings);
+        if late {
+            // Gone in this pass already, and heard in the same or the next.
+            sampler.sample(&[], "none");
+        }
+        let now = cpu(&sampler.sample(&[], "none")[0].1);
+        assert!(now >= last, "{now} after {last}");
+        last = now;
+        // Ticks are cut off twice for each, and it takes a moment to end.
+        let difference = last - truth;
+        assert!(
+            (-0.001..0.3).contains(&difference) && truth > 0.02,
+            "measured {last}, the kernel says {truth}"
+        );
+    }
+    assert!(
+        (last - truth).abs() < 0.15,
+        "measured {last}, the kernel says {truth}"
+    );
+}
+
+#[test]
+fn a_last_word_that_comes_after_the_pass_that_missed_the_process_is_no_double() {
+    let endings = Endings::default();
+    let mut sampler = Sampler::new(endings.clone());
+    let mut shell = Shell::start();
+    shell.run("i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done");
+    let before = cpu(&one(&mut sampler, shell.pid()));
+    let pid = shell.pid();
+    let late = Endings::default();
+    end(shell, &late);
+    sampler.sample(&[], "none");
+    let used = late.take()[&7].first;
+    endings.add(7, pid, used);
+    let after = cpu(&sampler.sample(&[], "none")[0].1);
+    let truth = (used[0] + used[1]) as f64 / 1e6;
+    assert!(before > 0.03 && after >= before);
+    assert!(
+        (after - truth).abs() < 0.021,
+        "measured {after}, the kernel says {truth}"
+    );
 }
 
 #[test]
