@@ -193,7 +193,7 @@ fn escaped_help(help: &str) -> String {
 fn push_number(out: &mut Vec<u8>, value: f64) {
     const EXACT: f64 = 9_007_199_254_740_992.0;
     // Most values are whole; 0 with a minus sign is not written as 0.
-    if value >= 0.0 && value < EXACT && value.fract() == 0.0 && value.is_sign_positive() {
+    if (0.0..EXACT).contains(&value) && value.fract() == 0.0 && value.is_sign_positive() {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
