@@ -18,7 +18,7 @@ use daemon::{Daemon, script, until};
 use eternal::supervision::{Cause, ExitReason};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use scrape::{Scrape, keep_scraping};
+use scrape::{Scrape, keep_scraping, sum};
 
 /// A script of its own that ends by itself: its name and how often it ends.
 const SCRIPTS: [(&str, usize); 7] = [
@@ -121,6 +121,8 @@ fn programs(dumps: bool, version: &str) -> Vec<String> {
             "ready = \"notify\"\nstart_timeout = \"200ms\"\nstop_timeout = \"50ms\"",
         ),
         "[programs.once]\ncommand = [\"true\"]\nrestart = \"never\"\n".to_owned(),
+        "[programs.patient]\ncommand = [\"false\"]\nrestart_delay = \"1h\"\nrestart_delay_max = \"1h\"\n"
+            .to_owned(),
     ];
     if dumps {
         programs.push(script(
@@ -218,6 +220,9 @@ fn come_to_rest(daemon: &Daemon, dumps: bool, books: &mut Books) {
     let once = books.entry("once.0".to_owned()).or_default();
     once.start();
     once.end(ExitReason::Success);
+    let patient = books.entry("patient.0".to_owned()).or_default();
+    patient.start();
+    patient.end(ExitReason::ExitCode);
 }
 
 /// Compares the books with `/metrics`. A program knows of its start a moment before it is

@@ -118,9 +118,10 @@ fn strangers(text: &str, known: &BTreeMap<String, Described>) -> BTreeSet<String
         let (name, after) = rest.split_at(end);
         rest = after;
         let ours = ["eternal_", "process_"].iter().any(|p| name.starts_with(p));
-        // A colon makes it a recorded one; a star or a brace a group of names in a sentence.
-        let group = after.starts_with('*') || name.ends_with('_');
-        if !ours || name.contains(':') || group || NOT_YET.contains(&name) {
+        // A colon makes it a recorded one, a star a group of names, a dot a file.
+        let other = name.contains(':') || name.ends_with('_');
+        let other = other || after.starts_with('*') || after.starts_with(".rs");
+        if !ours || other || NOT_YET.contains(&name) {
             continue;
         }
         let Some(family) = family_of(name, known) else {
