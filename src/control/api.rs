@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub struct Status {
     /// The supervisor itself.
     pub daemon: DaemonStatus,
-    /// Every replica of every program, in the order of the config.
+    /// Every replica of every program, in the order of the config; those that a reload added last.
     pub programs: Vec<ProgramStatus>,
 }
 
@@ -69,6 +69,9 @@ pub struct ProgramStatus {
     pub pid: Option<i32>,
     /// Seconds since the present run began.
     pub uptime_seconds: Option<f64>,
+    /// Seconds of all runs together, the present one included.
+    #[serde(default)]
+    pub run_time_seconds: f64,
     /// When the present run began; RFC 3339, UTC.
     pub started_at: Option<String>,
     /// Starts, successful or not.

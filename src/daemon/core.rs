@@ -42,6 +42,8 @@ type Happened = (Id, Event, (Instant, SystemTime));
 /// Everything the loop is lent and owns.
 pub(super) struct Core {
     pub fleet: Fleet,
+    /// That it ends, and why, has been told.
+    pub ending: bool,
     pub out: Outbox,
     /// Told when there is nothing left to do: a restart does not wait for its log lines.
     pub untold: VecDeque<Happened>,
@@ -256,6 +258,7 @@ impl Core {
 
     /// Begins the graceful end.
     pub fn stop_everything(&mut self, reason: &str) {
+        self.ending = true;
         self.systemd_says(Systemd::stopping);
         self.start_up.interrupted();
         self.observer.tell(&DaemonEvent::Stopping {
@@ -324,10 +327,21 @@ impl Core {
             self.answer_orders();
             self.answer_reloads();
             self.report_start_up();
+            self.report_critical_end();
             // An answer may have led to orders, as a finished reload does.
             if self.out.is_empty() {
                 break;
             }
+        }
+    }
+
+    /// The fleet goes down by itself when a critical program has failed.
+    fn report_critical_end(&mut self) {
+        if self.fleet.is_shutting_down() && !self.ending {
+            self.ending = true;
+            self.systemd_says(Systemd::stopping);
+            let reason = "a critical program failed".to_owned();
+            self.observer.tell(&DaemonEvent::Stopping { reason });
         }
     }
 

@@ -209,6 +209,7 @@ async fn supervise(start: Start, open: Open, tracing: Option<&Tracing>) -> Resul
     let now = Instant::now();
     let mut core = Core {
         fleet: Fleet::default(),
+        ending: false,
         out: Outbox::new(),
         untold: VecDeque::new(),
         slots: BTreeMap::new(),

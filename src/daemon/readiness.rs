@@ -156,7 +156,19 @@ impl Readiness {
                 .iter()
                 .find(|(_, a)| a.by_notification && notify::belongs(notification.pid, a.pid))
         };
-        by_itself.or_else(by_descent).map(|(run, _)| *run)
+        by_itself
+            .or_else(by_descent)
+            .map(|(run, _)| *run)
+            .or_else(|| self.only_one_if_gone(notification.pid))
+    }
+
+    /// A sender that is gone, as `systemd-notify` always is, can be placed only where a single
+    /// program is waited for.
+    fn only_one_if_gone(&self, pid: i32) -> Option<Run> {
+        let mut waiting = self.awaited.iter().filter(|(_, a)| a.by_notification);
+        let (run, _) = waiting.next()?;
+        let gone = !std::path::Path::new(&format!("/proc/{pid}")).exists();
+        (gone && waiting.next().is_none()).then_some(*run)
     }
 
     fn ask_tcp(&self, run: Run, authority: String) -> AbortHandle {

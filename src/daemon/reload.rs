@@ -121,7 +121,7 @@ impl Core {
         let restart = self.apply(&diff, &new)?;
         self.app.protect(protection);
         let restart = if restart_all {
-            self.fleet.ids()
+            self.restartable()
         } else {
             restart
         };
@@ -249,12 +249,19 @@ impl Core {
         Ok(())
     }
 
+    /// Those that a restart of everything is for: not what a person stopped, nor what is through.
+    fn restartable(&self) -> Vec<Id> {
+        let wanted = |id: &Id| self.fleet.view(*id).is_some_and(|view| view.desired);
+        self.fleet.ids().into_iter().filter(wanted).collect()
+    }
+
     fn names(&self, ids: &[Id]) -> Vec<String> {
         let mut names: Vec<String> = ids
             .iter()
             .filter_map(|id| self.slots.get(id))
             .map(|slot| slot.program.name.clone())
             .collect();
+        names.sort_unstable();
         names.dedup();
         names
     }
@@ -273,6 +280,8 @@ fn in_one_line(problems: &str) -> String {
     for part in problems.lines().map(str::trim) {
         if let Some(place) = part.strip_prefix("--> ") {
             line.push_str(&format!(" ({place})"));
+        } else if let Some(quoted) = quoted_line(part) {
+            line.push_str(&format!(": {quoted}"));
         } else if let Some(what) = part.strip_prefix("error: ") {
             line.push_str(if line.is_empty() { "" } else { "; " });
             line.push_str(what);
@@ -283,6 +292,15 @@ fn in_one_line(problems: &str) -> String {
     } else {
         line
     }
+}
+
+/// The text of a quoted source line, `9 | x = 3`.
+fn quoted_line(part: &str) -> Option<&str> {
+    let (number, text) = part.split_once(" | ")?;
+    number
+        .bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then(|| text.trim())
 }
 
 fn summary(reloaded: &Reloaded) -> String {
@@ -318,7 +336,7 @@ mod tests {
         let text = "error: no key \"x\"\n --> /e.toml:9:1\n  |\n9 | x = 3\n\nerror: bad\n --> /e.toml:10:2";
         assert_eq!(
             in_one_line(text),
-            "no key \"x\" (/e.toml:9:1); bad (/e.toml:10:2)"
+            "no key \"x\" (/e.toml:9:1): x = 3; bad (/e.toml:10:2)"
         );
         assert_eq!(
             in_one_line("web is still being stopped"),

@@ -148,7 +148,7 @@ pub fn describe(reason: ExitReason, status: WaitStatus) -> String {
         ExitReason::MemoryLimit => "memory limit exceeded",
         ExitReason::Watchdog => "watchdog ran out",
         ExitReason::Health => "health check failed",
-        ExitReason::StopTimeout => "outlived its stop timeout",
+        ExitReason::StopTimeout => "killed while it was stopping",
         ExitReason::Stop => "stop requested",
         ExitReason::Restart => "restart requested",
         ExitReason::StartupTimeout => "not ready in time",

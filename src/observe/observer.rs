@@ -139,6 +139,7 @@ impl Observer {
             shown: Arc::default(),
             crash: None,
             pause: None,
+            stopping: None,
         };
         self.records.insert(id, record);
     }
@@ -308,16 +309,20 @@ impl Observer {
                     ..Facts::default()
                 },
             ),
-            Event::Stopping { run, reason } => (
-                Level::INFO,
-                "stopping",
-                format!("stopping: {reason}"),
-                Facts {
+            Event::Stopping { run, reason } => {
+                record.stopping = Some(now);
+                let facts = Facts {
                     run: Some(run.number()),
                     reason: Some(reason),
                     ..Facts::default()
-                },
-            ),
+                };
+                (
+                    Level::INFO,
+                    "stopping",
+                    format!("stopping: {reason}"),
+                    facts,
+                )
+            }
             Event::StopEscalated { run, after } => {
                 record.ledger.escalations += 1;
                 let message = format!("still there after {}: SIGKILL", text::duration(*after));
@@ -351,9 +356,8 @@ impl Observer {
             Event::Stopped { run, took } => {
                 verdict(record, "stopped".to_owned());
                 record.pause = None;
-                if run.is_some() {
-                    record.ledger.stop.observe(*took);
-                }
+                // Whoever fell to it while it waited or backed off had nothing to stop.
+                record.gone(now);
                 let facts = Facts {
                     run: run.map(crate::supervision::Run::number),
                     took: Some(*took),

@@ -92,6 +92,7 @@ impl Program {
             ready: self.view.ready,
             desired_running: self.view.desired,
             pid: run.map(|(_, pid, _)| pid),
+            run_time_seconds: self.run_time(now).as_secs_f64(),
             uptime_seconds: self.uptime(now).map(|d| d.as_secs_f64()),
             started_at: run.and(ledger.started_at).map(text::rfc3339),
             starts: ledger.starts,

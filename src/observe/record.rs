@@ -11,7 +11,7 @@ use super::published::Program;
 use super::telling::Facts;
 use super::{About, text};
 use crate::control::api;
-use crate::supervision::{Cause, Exit, Id, SpawnFailure, State, View};
+use crate::supervision::{Cause, Exit, ExitReason, Id, SpawnFailure, State, View};
 
 /// What is kept of one replica.
 pub(super) struct Record {
@@ -23,6 +23,8 @@ pub(super) struct Record {
     pub(super) crash: Option<api::Crash>,
     /// An end that a restart may follow: when it was seen, and the delays decided since.
     pub(super) pause: Option<(Instant, Duration)>,
+    /// It was asked to go at this moment, and is not gone yet.
+    pub(super) stopping: Option<Instant>,
 }
 
 /// What to say of an event: how important, its kind, the sentence and the facts in it.
@@ -31,12 +33,22 @@ pub(super) type Line<'a> = (Level, &'static str, String, Facts<'a>);
 impl Record {
     pub(super) fn started(&mut self, cause: Option<Cause>, now: Instant) {
         self.ledger.start(cause);
+        self.gone(now);
         // One that came before its delay was over is a person's doing, and has no latency.
         if let Some((since, delay)) = self.pause.take()
             && cause.is_some()
             && let Some(latency) = now.saturating_duration_since(since).checked_sub(delay)
         {
             self.ledger.restart_latency.observe(latency);
+        }
+    }
+
+    /// Everything of a run that was asked to go is gone.
+    pub(super) fn gone(&mut self, now: Instant) {
+        if let Some(since) = self.stopping.take() {
+            self.ledger
+                .stop
+                .observe(now.saturating_duration_since(since));
         }
     }
 
@@ -54,6 +66,10 @@ impl Record {
 
     pub(super) fn exited(&mut self, exit: &Exit, now: Instant, at: SystemTime) {
         self.ledger.exit(exit, at);
+        // After a start that took too long the policy has the next word, not an order.
+        if exit.reason == ExitReason::StartupTimeout {
+            self.gone(now);
+        }
         self.pause = Some((now, Duration::ZERO));
         if exit.reason.is_crash() {
             self.crash = self.crash_record(Some(exit.pid));

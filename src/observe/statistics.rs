@@ -18,6 +18,7 @@ fn log_program(program: &ProgramStatus) {
         target: "eternal",
         program = program.display_name,
         uptime,
+        run_time = self::uptime(Some(program.run_time_seconds)),
         restarts = program.restarts,
         crashes = program.crashes,
         status = program.state,
@@ -29,7 +30,7 @@ fn log_program(program: &ProgramStatus) {
     );
 }
 
-/// Returns an uptime in whole seconds: `3600s`; `0s` when it is down.
+/// Returns a time in whole seconds: `3600s`; `0s` for none.
 fn uptime(seconds: Option<f64>) -> String {
     format!(
         "{}s",

@@ -60,8 +60,10 @@ fn emit(what: &Telling<'_>) {
         delay,
     } = &what.facts;
     let program = Some(what.program).filter(|name| !name.is_empty());
-    let took = took.map(|d| d.as_secs_f64());
-    let delay = delay.map(|d| d.as_secs_f64());
+    // Microseconds are enough, and read better than a binary fraction does.
+    let seconds = |d: std::time::Duration| d.as_micros() as f64 / 1e6;
+    let took = took.map(seconds);
+    let delay = delay.map(seconds);
     let message = &what.message;
     // A call site of `tracing` has one level, so there is one for each.
     macro_rules! at {

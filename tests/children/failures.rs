@@ -116,12 +116,15 @@ fn a_shortage_of_processes_is_transient() {
             eprintln!("skipped: only root can switch to a user at its limit");
             return;
         }
-        let mut launch = world.launch(&["true"]);
+        let mut launch = world.launch(&["sleep", "60"]);
         launch.working_directory = "/".into();
         launch.user = Some("nobody".to_owned());
+        // The kernel counts those that are there already: one has to be.
+        world.start(&launch).expect("it starts");
+        launch.argv = vec!["true".to_owned()];
         let nproc = Resource::parse("nproc").expect("a limit");
         launch.limits = vec![(nproc, Some(0), Some(0))];
-        let failure = refused(world, &launch);
+        let failure = world.start(&launch).err().expect("it cannot start");
         assert_eq!(failure.kind, FailureKind::Limits);
         assert!(failure.transient, "{failure}");
         let message = "cannot execute true: resource temporarily unavailable";

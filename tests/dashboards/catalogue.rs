@@ -15,7 +15,8 @@ pub struct Family {
 /// Families by the name of the series, so a histogram is there three times.
 pub type Catalogue = BTreeMap<String, Family>;
 
-/// A running daemon with a program that runs, one that crashes and one that is killed.
+/// A running daemon with a program that runs, and others that crash, are killed, or cannot start:
+/// slowly enough that a Prometheus started after it sees them do so.
 pub struct Daemon {
     child: Child,
     port: u16,
@@ -31,15 +32,20 @@ stop_timeout = "1s"
 [programs.steady]
 command = ["sh", "-c", "echo hello; exec sleep 600"]
 [programs.crashing]
-command = ["sh", "-c", "exit 3"]
+command = ["sh", "-c", "sleep 2; exit 3"]
 [programs.killed]
-command = ["sh", "-c", "kill -SEGV $$"]
+command = ["sh", "-c", "sleep 2; kill -SEGV $$"]
+[programs.looping]
+command = ["sh", "-c", "sleep 0.3; exit 3"]
+crash_threshold = 100000
 [programs.waiting]
 command = ["sh", "-c", "exit 3"]
 restart_delay = "1h"
 restart_delay_max = "1h"
 [programs.missing]
 command = ["/nonexistent"]
+restart_delay = "1s"
+restart_delay_max = "4s"
 "#;
 
 impl Daemon {

@@ -252,6 +252,7 @@ fn status(pid: u32) -> Status {
         desired_running: true,
         pid: (state == "running").then_some(100),
         uptime_seconds: (state == "running").then_some(273_600.0),
+        run_time_seconds: 273_600.0,
         started_at: None,
         starts: 1,
         restarts: 0,
