@@ -21,6 +21,7 @@ use crate::observe::{DaemonEvent, Observer, StreamCounts};
 use crate::os::children::{Children, News, Stdio};
 use crate::os::journal::Journal;
 use crate::os::logs::{Logs, Source, Stream};
+use crate::os::memory;
 use crate::os::notify::{NotifySocket, Systemd};
 use crate::os::signals::{Signal, Signals};
 use crate::supervision::{
@@ -431,6 +432,7 @@ impl Core {
             self.observer.tell(&DaemonEvent::Ready);
         }
         progress::report(&conclusion);
+        memory::give_back();
     }
 
     fn report_to_systemd(&self) {

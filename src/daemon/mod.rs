@@ -20,7 +20,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 
 use self::core::{Core, Inbox};
-use crate::config::{Loaded, Sources};
+use crate::config::{Loaded, Origins, Sources};
 use crate::control::api::Progress;
 use crate::control::server::{self, Backend};
 use crate::observe::{self, App, CrashHistory, DaemonEvent, Identity, Observer, Setup};
@@ -79,7 +79,10 @@ pub fn run(start: Start) -> u8 {
     }
 }
 
-fn prepare_and_run(start: Start) -> Result<u8, Refusal> {
+fn prepare_and_run(mut start: Start) -> Result<u8, Refusal> {
+    os::memory::be_frugal();
+    // Only `eternal config` asks; the daemon would keep it as long as it lives.
+    start.loaded.origins = Origins::default();
     if start.detached {
         session::leave_terminal().map_err(|error| refuse(1, "leave the terminal", &error))?;
     }

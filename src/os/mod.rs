@@ -16,6 +16,7 @@ pub mod launch;
 /// Resource limits, by name.
 pub mod limits;
 pub mod logs;
+pub mod memory;
 /// The child's side of a spawn: nothing but system calls.
 mod newborn;
 pub mod notify;
