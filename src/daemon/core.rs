@@ -1,10 +1,10 @@
 //! THE LOOP: waits, reads the clock, performs what supervision decides, hands what it tells to
 //! observe. It owns every decision by value; nobody else has any of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep_until;
@@ -32,10 +32,19 @@ use crate::supervision::{
 /// Timers of the runtime are this coarse: waking that much late is no lag.
 const TIMER_GRAIN: Duration = Duration::from_millis(2);
 
+/// What has happened and is not told waits up to this number: a program that fails as fast as it
+/// is started may not fill the memory.
+const UNTOLD: usize = 4096;
+
+/// An event on its way to the observer, and when it happened.
+type Happened = (Id, Event, (Instant, SystemTime));
+
 /// Everything the loop is lent and owns.
 pub(super) struct Core {
     pub fleet: Fleet,
     pub out: Outbox,
+    /// Told when there is nothing left to do: a restart does not wait for its log lines.
+    pub untold: VecDeque<Happened>,
     pub slots: BTreeMap<Id, Slot>,
     pub changed: BTreeSet<Id>,
     pub children: Children,
@@ -158,49 +167,64 @@ impl Core {
     // ---- what comes in ----------------------------------------------------------------------
 
     fn take_all_news(&mut self, first: News) {
+        let mut all = Vec::new();
         let mut next = Some(first);
         while let Some(news) = next {
             self.news(news);
             // Each death is answered before the next is looked at: the first of a burst does not
-            // wait for the last.
-            self.perform();
+            // wait for the last. None waits for the paperwork.
+            self.act_all();
+            all.push(news);
             next = self.children.drain();
+        }
+        for news in all {
+            self.file(news);
         }
     }
 
     fn news(&mut self, news: News) {
         match news {
             News::Exited {
+                id, run, status, ..
+            } if Readiness::is_command(id) => {
+                if let Some(found) = self.readiness.command_ended(run, status) {
+                    self.probed(found);
+                }
+            }
+            News::Exited {
                 id,
                 run,
                 status,
                 family,
+            } => self.step(
+                id,
+                Input::Exited {
+                    run,
+                    status,
+                    family,
+                },
+            ),
+            News::FamilyGone { id, .. } if Readiness::is_command(id) => {}
+            News::FamilyGone { id, run } => self.step(id, Input::FamilyGone(run)),
+            News::OrphanReaped { .. } => {}
+        }
+    }
+
+    /// Puts on record what ended. Before what follows from it is told, so that a crash has its last
+    /// output and a new life is noted after the old one.
+    fn file(&mut self, news: News) {
+        match news {
+            News::Exited { id, .. } | News::FamilyGone { id, .. } if Readiness::is_command(id) => {}
+            News::Exited {
+                id, run, family, ..
             } => {
-                if let Some(found) = self.readiness.command_ended(run, status) {
-                    if let Some(found) = found {
-                        self.probed(found);
-                    }
-                    return;
-                }
                 self.crashes.ended(id, self.logs.ended(id, run));
                 self.forget_readiness(run);
                 if !family {
                     self.journal.ended(id.0);
                 }
-                self.step(
-                    id,
-                    Input::Exited {
-                        run,
-                        status,
-                        family,
-                    },
-                );
             }
-            News::FamilyGone { id, .. } if Readiness::is_command(id) => {}
-            News::FamilyGone { id, run } => {
-                self.journal.ended(id.0);
-                self.step(id, Input::FamilyGone(run));
-            }
+            News::FamilyGone { id, .. } => self.journal.ended(id.0),
             News::OrphanReaped { pid, .. } => {
                 self.observer.tell(&DaemonEvent::OrphanReaped { pid })
             }
@@ -309,17 +333,33 @@ impl Core {
     }
 
     fn perform(&mut self) {
-        while let Some(output) = self.out.pop_front() {
+        loop {
+            self.act_all();
+            let Some((id, event, at)) = self.untold.pop_front() else {
+                break;
+            };
+            self.record(id, &event, at);
+        }
+    }
+
+    /// Does what there is to do, and keeps what there is to tell, in order.
+    fn act_all(&mut self) {
+        while self.untold.len() < UNTOLD
+            && let Some(output) = self.out.pop_front()
+        {
             match output {
-                Output::Event(id, event) => self.record(id, &event),
+                Output::Event(id, event) => {
+                    let at = (Instant::now(), SystemTime::now());
+                    self.untold.push_back((id, event, at));
+                }
                 Output::Action(id, action) => self.act(id, action),
             }
         }
     }
 
-    fn record(&mut self, id: Id, event: &Event) {
+    fn record(&mut self, id: Id, event: &Event, at: (Instant, SystemTime)) {
         self.changed.insert(id);
-        if let Some(crash) = self.observer.record(id, event) {
+        if let Some(crash) = self.observer.record_at(at, id, event) {
             self.crashes.judged(id, crash);
         }
         match event {

@@ -11,7 +11,7 @@ mod reload;
 mod slots;
 mod web;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::error::Error;
 use std::fmt::Display;
 use std::sync::Arc;
@@ -181,6 +181,7 @@ async fn supervise(start: Start, open: Open) -> Result<u8, Refusal> {
     let mut core = Core {
         fleet: Fleet::default(),
         out: Outbox::new(),
+        untold: VecDeque::new(),
         slots: BTreeMap::new(),
         changed: BTreeSet::new(),
         children,

@@ -127,19 +127,14 @@ impl Readiness {
         }
     }
 
-    /// Takes the end of a process if it was a readiness command; `None`: it was not.
-    pub fn command_ended(&mut self, command: Run, status: WaitStatus) -> Option<Option<Found>> {
-        if command.id().0 & PROBE == 0 {
-            return None;
+    /// Takes the end of a readiness command.
+    pub fn command_ended(&mut self, command: Run, status: WaitStatus) -> Option<Found> {
+        let run = self.commands.remove(&command)?;
+        if status.code() == Some(0) {
+            return self.awaited.contains_key(&run).then_some(Found::Ready(run));
         }
-        let run = self.commands.remove(&command);
-        Some(run.and_then(|run| {
-            if status.code() == Some(0) {
-                return self.awaited.contains_key(&run).then_some(Found::Ready(run));
-            }
-            self.wait_and_try_again(run);
-            None
-        }))
+        self.wait_and_try_again(run);
+        None
     }
 
     /// Whether a run is the one of a readiness command.

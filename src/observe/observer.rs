@@ -141,12 +141,21 @@ impl Observer {
         self.published.send_replace(Arc::new(self.draft.clone()));
     }
 
-    /// Records something that happened to a program. Returns a finished crash record (without
-    /// its last output) as soon as what follows from the crash is known.
+    /// Records something that happens to a program at this moment: see [`Self::record_at`].
+    pub fn record(&mut self, id: Id, event: &Event) -> Option<api::Crash> {
+        self.record_at((Instant::now(), SystemTime::now()), id, event)
+    }
+
+    /// Records something that happened to a program, by both clocks. Returns a finished crash
+    /// record (without its last output) as soon as what follows from the crash is known.
     ///
     /// Long on purpose: one match, so that what an event means is read in one place.
-    pub fn record(&mut self, id: Id, event: &Event) -> Option<api::Crash> {
-        let (now, at) = (Instant::now(), SystemTime::now());
+    pub fn record_at(
+        &mut self,
+        (now, at): (Instant, SystemTime),
+        id: Id,
+        event: &Event,
+    ) -> Option<api::Crash> {
         let other = if let Event::Waiting { dependency } = event {
             self.display_name(*dependency)
         } else {
