@@ -24,8 +24,8 @@ impl Samples {
         let [least, p10, p50, p90, p99, most] =
             [0.0, 0.1, 0.5, 0.9, 0.99, 1.0].map(|share| self.quantile(share));
         println!(
-            "  {whose:<18} min {least:>8.1}  p10 {p10:>8.1}  p50 {p50:>8.1}  p90 {p90:>8.1}  \
-             p99 {p99:>8.1}  max {most:>8.1} {unit} (n = {})",
+            "  {whose:<18} min {least:>8.2}  p10 {p10:>8.2}  p50 {p50:>8.2}  p90 {p90:>8.2}  \
+             p99 {p99:>8.2}  max {most:>8.2} {unit} (n = {})",
             self.0.len()
         );
     }

@@ -17,45 +17,25 @@ const PAUSE: Duration = Duration::from_millis(2);
 
 /// One program, killed again and again.
 pub fn restart(tools: &Tools) -> Vec<Verdict> {
-    let mut floor = Flock::floor(tools, 1);
-    let mut ours = Flock::daemon(tools, quiet(1));
-    let (mut base, mut own) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        base.push(once(&mut floor));
-        own.push(once(&mut ours));
-    }
-    floor.end();
-    ours.end();
-    compare(&base, &own, BLOCK);
-    let (base, own) = (Samples::new(base), Samples::new(own));
-    let ratio = |share| own.quantile(share) / base.quantile(share);
+    let sides = Sides::race(tools, 1, ROUNDS);
+    sides.tell(BLOCK);
     vec![
-        Verdict::new("restart, p50 against the floor", ratio(0.5), 1.3, "x"),
-        Verdict::new("restart, p99 against the floor", ratio(0.99), 2.0, "x"),
+        Verdict::new("restart, p50 against the floor", sides.ratio(0.5), 1.3, "x"),
+        Verdict::new(
+            "restart, p99 against the floor",
+            sides.ratio(0.99),
+            2.0,
+            "x",
+        ),
     ]
 }
 
 /// A hundred programs that die at once.
 pub fn burst(tools: &Tools) -> Vec<Verdict> {
-    let mut floor = Flock::floor(tools, BURST);
-    let mut ours = Flock::daemon(tools, quiet(BURST));
-    let (mut base, mut own) = (Vec::new(), Vec::new());
-    for _ in 0..BURSTS {
-        thread::sleep(PAUSE * 5);
-        base.push(floor.restart(0..BURST));
-        thread::sleep(PAUSE * 5);
-        own.push(ours.restart(0..BURST));
-    }
-    floor.end();
-    ours.end();
-    compare(&base, &own, BURSTS / 4);
-    let ratio = Samples::new(own).median() / Samples::new(base).median();
-    vec![Verdict::new(
-        "100 deaths at once, all back, against the floor",
-        ratio,
-        1.5,
-        "x",
-    )]
+    let sides = Sides::race(tools, BURST, BURSTS);
+    sides.tell(BURSTS / 4);
+    let what = "100 deaths at once, all back, against the floor";
+    vec![Verdict::new(what, sides.ratio(0.5), 1.5, "x")]
 }
 
 /// A restart among many programs, with and without somebody who scrapes all the time.
@@ -126,16 +106,65 @@ fn once(flock: &mut Flock) -> f64 {
     flock.restart(0..1)
 }
 
-fn compare(base: &[f64], own: &[f64], block: usize) {
-    Samples::new(base.to_vec()).tell("floor", "µs");
-    Samples::new(own.to_vec()).tell("eternal", "µs");
-    let ratios = |share| {
-        let blocks = base.chunks_exact(block).zip(own.chunks_exact(block));
-        let ratio = |(base, own): (&[f64], &[f64])| {
-            Samples::new(own.to_vec()).quantile(share) / Samples::new(base.to_vec()).quantile(share)
+/// What was measured in turn, in microseconds.
+struct Sides {
+    floor: Vec<f64>,
+    /// The floor with a session for each program: tells what of a difference is the scheduler's.
+    sessions: Vec<f64>,
+    ours: Vec<f64>,
+}
+
+impl Sides {
+    /// Kills all of `count` programs of each side in turn.
+    fn race(tools: &Tools, count: usize, rounds: usize) -> Self {
+        let mut flocks = [
+            Flock::floor(tools, count, false),
+            Flock::floor(tools, count, true),
+            Flock::daemon(tools, quiet(count)),
+        ];
+        let mut times = [Vec::new(), Vec::new(), Vec::new()];
+        for _ in 0..rounds {
+            for (flock, times) in flocks.iter_mut().zip(&mut times) {
+                thread::sleep(PAUSE);
+                times.push(flock.restart(0..count));
+            }
+        }
+        for flock in flocks {
+            flock.end();
+        }
+        let [floor, sessions, ours] = times;
+        Self {
+            floor,
+            sessions,
+            ours,
+        }
+    }
+
+    fn ratio(&self, share: f64) -> f64 {
+        ratio(&self.floor, &self.ours, share)
+    }
+
+    fn tell(&self, block: usize) {
+        let all = [
+            ("floor", &self.floor),
+            ("floor, sessions", &self.sessions),
+            ("eternal", &self.ours),
+        ];
+        for (whose, times) in all {
+            Samples::new(times.clone()).tell(whose, "µs");
+        }
+        let blocks = |base: &[f64], share| {
+            let blocks = base.chunks_exact(block).zip(self.ours.chunks_exact(block));
+            Samples::new(blocks.map(|(base, own)| ratio(base, own, share)).collect())
         };
-        Samples::new(blocks.map(ratio).collect())
-    };
-    ratios(0.5).tell("ratios of p50", "x");
-    ratios(0.99).tell("ratios of p99", "x");
+        blocks(&self.floor, 0.5).tell("p50 / floor", "x");
+        blocks(&self.floor, 0.99).tell("p99 / floor", "x");
+        blocks(&self.sessions, 0.5).tell("p50 / sessions", "x");
+        blocks(&self.sessions, 0.99).tell("p99 / sessions", "x");
+    }
+}
+
+fn ratio(base: &[f64], own: &[f64], share: f64) -> f64 {
+    let of = |times: &[f64]| Samples::new(times.to_vec()).quantile(share);
+    of(own) / of(base)
 }

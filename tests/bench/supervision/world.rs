@@ -86,14 +86,15 @@ pub struct Fleet {
 }
 
 impl Flock {
-    /// Starts the C supervisor.
-    pub fn floor(tools: &Tools, count: usize) -> Self {
+    /// Starts the C supervisor; with `session` each program leads a session, as under ours.
+    pub fn floor(tools: &Tools, count: usize, session: bool) -> Self {
         let (directory, births) = birthplace();
         let mut command = Command::new(tools.path("floor"));
         command
             .arg(count.to_string())
             .arg(tools.path("witness"))
-            .arg(directory.path().join("births"));
+            .arg(directory.path().join("births"))
+            .args(session.then_some("session"));
         Self::begin(command, (directory, births), count)
     }
 
