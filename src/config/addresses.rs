@@ -81,6 +81,14 @@ pub(super) fn ready(node: &Node) -> Read<Ready> {
         if words.is_empty() {
             return Err(Fault::new(node, "must have a command after \"exec:\""));
         }
+        // It is split at white space and nothing else: a quote would silently mean itself.
+        if rest.contains(['"', '\'', '\\', '$', '`']) {
+            return Err(Fault::new(
+                node,
+                "must not have quotes or other shell signs after \"exec:\"",
+            )
+            .help("there is no shell: words are split at white space; put the rest in a script"));
+        }
         return Ok(Ready::Exec(words));
     }
     if text.starts_with("https://") {
