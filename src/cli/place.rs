@@ -73,7 +73,12 @@ fn socket_of_a_bad_config(sources: &SourcesArgs) -> Option<PathBuf> {
     if let Some(socket) = std::env::var_os("ETERNAL__DAEMON__SOCKET") {
         return Some(base.join(socket));
     }
-    let table: toml::Table = std::fs::read_to_string(&file).ok()?.parse().ok()?;
+    // In the middle of an edit a file may not even be TOML: then its socket is where it is by
+    // default.
+    let table: toml::Table = std::fs::read_to_string(&file)
+        .ok()?
+        .parse()
+        .unwrap_or_default();
     let socket = table.get("daemon").and_then(|daemon| daemon.get("socket"));
     match socket {
         None => Some(base.join("daemon.sock")),

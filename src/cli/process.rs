@@ -1,6 +1,7 @@
 //! Whether a process still lives, from /proc.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 /// How often it is looked whether a process is gone; its parent alone could be told.
@@ -52,6 +53,13 @@ pub(super) fn is_one_of_us(pid: u32) -> bool {
         return false;
     };
     Life::of(pid).is_some() && theirs.file_name() == ours.file_name()
+}
+
+/// Returns the living daemon that a pid file names.
+pub(super) fn holder_of(pid_file: &Path) -> Option<u32> {
+    let text = fs::read_to_string(pid_file).ok()?;
+    let pid = text.split_whitespace().next()?.parse().ok()?;
+    is_one_of_us(pid).then_some(pid)
 }
 
 #[cfg(test)]

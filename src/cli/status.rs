@@ -1,6 +1,5 @@
 //! `eternal status`: how everything is, why, and what happens next.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
@@ -77,7 +76,7 @@ fn absent(error: &ClientError, place: &Place) -> Complaint {
         return Complaint::new(NO_DAEMON, message);
     };
     let file = pid_file.display();
-    match pid_in(pid_file).filter(|pid| process::is_one_of_us(*pid)) {
+    match process::holder_of(pid_file) {
         Some(pid) => Complaint::new(
             UNKNOWN,
             format!("{message}, but process {pid} of the pid file {file} lives"),
@@ -87,15 +86,6 @@ fn absent(error: &ClientError, place: &Place) -> Complaint {
             format!("{message}; it died without removing its pid file {file}"),
         ),
     }
-}
-
-fn pid_in(file: &Path) -> Option<u32> {
-    std::fs::read_to_string(file)
-        .ok()?
-        .split_whitespace()
-        .next()?
-        .parse()
-        .ok()
 }
 
 /// Shows it again and again: every second on a terminal, elsewhere when something changed.

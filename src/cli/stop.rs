@@ -2,7 +2,7 @@
 
 use super::arguments::SourcesArgs;
 use super::output::Output;
-use super::process::Life;
+use super::process::{self, Life};
 use super::{Complaint, DONE, human, place};
 use crate::control::api::{Done, Status};
 use crate::control::client::{Client, ClientError};
@@ -10,7 +10,16 @@ use crate::control::client::{Client, ClientError};
 /// Stops the daemon; returns when its process is gone.
 pub(super) async fn execute(sources: &SourcesArgs, output: &mut Output) -> Result<u8, Complaint> {
     let place = place::find(sources, output)?;
-    let status = place.client.status().await?;
+    let status = place.client.status().await.map_err(|error| {
+        let holder = place.pid_file.as_deref().and_then(process::holder_of);
+        match holder.filter(|_| error.is_no_daemon()) {
+            Some(pid) => Complaint::failed(format!(
+                "process {pid} of the pid file lives, but its socket {} is gone: `kill -TERM {pid}` stops it",
+                place.client.socket().display()
+            )),
+            None => error.into(),
+        }
+    })?;
     stop(&place.client, &status, output).await?;
     let message = format!("stopped (pid {} is gone)", status.daemon.pid);
     if output.is_json() {

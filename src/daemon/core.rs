@@ -462,6 +462,8 @@ impl Core {
 
     /// Publishes how those that changed stand.
     pub fn publish(&mut self) {
+        // Not every change is told: what a run left behind may go without a word.
+        self.changed.append(&mut self.fleet.take_touched());
         if self.changed.is_empty() {
             return;
         }

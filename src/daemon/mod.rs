@@ -221,7 +221,7 @@ async fn supervise(start: Start, open: Open, tracing: Option<&Tracing>) -> Resul
         journal: journal.clone(),
         readiness: readiness::Readiness::new(inbox.notifications.address().to_owned(), probed),
         orders: orders::Orders::default(),
-        reloads: reload::Reloads::new(start.sources),
+        reloads: reload::Reloads::new(start.sources, config.file.as_deref()),
         start_up: progress::StartUp::new(start.detached),
         crashes: crash_records::CrashRecords::new(history, journal.clone()),
         watchdog_due: systemd.watchdog_interval().map(|within| now + within),

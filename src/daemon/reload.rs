@@ -1,5 +1,6 @@
 //! Reload: the new config is checked first and applied by difference; a bad one changes nothing.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
@@ -7,7 +8,7 @@ use tokio::sync::oneshot;
 use super::core::Core;
 use super::slots::Slot;
 use super::{outside, with_causes};
-use crate::config::{self, Config, Diff};
+use crate::config::{self, Config, Diff, FileChoice};
 use crate::control::api::Reloaded;
 use crate::control::server::Refusal;
 use crate::observe::DaemonEvent;
@@ -23,7 +24,12 @@ pub(super) struct Reloads {
 type Reply = oneshot::Sender<Result<Reloaded, Refusal>>;
 
 impl Reloads {
-    pub fn new(sources: config::Sources) -> Self {
+    /// The file that was loaded stays the file, even if it vanishes: looking further then would put
+    /// another config, or the bundled server, in the place of everything that runs.
+    pub fn new(mut sources: config::Sources, loaded: Option<&Path>) -> Self {
+        sources.file = loaded.map_or(FileChoice::None, |path| {
+            FileChoice::Explicit(path.to_owned())
+        });
         Self {
             sources,
             waiting: Vec::new(),

@@ -85,6 +85,8 @@ pub struct Fleet {
     deadlines: BTreeSet<(Instant, Id)>,
     /// How many are alive or will be without anybody asking.
     active: usize,
+    /// Whom a step has reached since somebody asked: their views may have changed.
+    touched: BTreeSet<Id>,
     next_id: u32,
     mode: Mode,
     roll: Option<Roll>,
@@ -100,6 +102,7 @@ impl Default for Fleet {
             dependents: HashMap::new(),
             deadlines: BTreeSet::new(),
             active: 0,
+            touched: BTreeSet::new(),
             next_id: 0,
             mode: Mode::Supervising,
             roll: None,
@@ -177,6 +180,7 @@ impl Fleet {
         let Some(slot) = self.slots.get_mut(&id) else {
             return;
         };
+        self.touched.insert(id);
         let was = (slot.program.state(), slot.program.is_active());
         let told = out.len();
         slot.program.step(at, input, out);
@@ -261,6 +265,11 @@ impl Fleet {
     /// how many were left alone for it.
     pub fn take_halted_roll(&mut self) -> Option<(Id, usize)> {
         self.halted_roll.take()
+    }
+
+    /// Returns, once, every slot whose view may have changed.
+    pub fn take_touched(&mut self) -> BTreeSet<Id> {
+        std::mem::take(&mut self.touched)
     }
 
     /// Every slot, in the order they were added.

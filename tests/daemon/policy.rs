@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::world::{World, eventually, lives, send};
+use crate::world::{World, eventually, lives, send, value};
 
 /// A program that runs `script`, restarted quickly.
 fn program(name: &str, script: &str, keys: &str) -> String {
@@ -257,4 +257,32 @@ fn a_restart_by_a_person_is_no_crash() {
     assert!(!lives(before));
     assert_eq!(web.crashes, 0);
     assert_eq!(web.restarts_by_cause.get("operator"), Some(&1));
+}
+
+#[test]
+fn what_follows_leftovers_is_published_although_nothing_is_told_then() {
+    let leaving = "(setsid sleep 1000 &) ; sleep 0.1; exit";
+    let config = program("failing", &format!("{leaving} 5"), "restart = \"never\"")
+        + &program("done", &format!("{leaving} 0"), "restart = \"never\"")
+        + &program(
+            "waiting",
+            &format!("{leaving} 5"),
+            "restart_delay = \"5m\"\nrestart_delay_max = \"5m\"",
+        )
+        + &program("other", "exec sleep 1000", "");
+    let world = World::new(&config);
+    let _daemon = world.run();
+    world.is("failing", "failed");
+    world.is("done", "completed");
+    world.is("waiting", "backoff");
+    let metrics = world.scrape().expect("a scrape");
+    let state = |program, state| {
+        let series = format!(
+            "eternal_program_state{{program=\"{program}\",replica=\"0\",state=\"{state}\"}}"
+        );
+        value(&metrics, &series)
+    };
+    assert_eq!(state("failing", "failed"), Some(1.0));
+    assert_eq!(state("failing", "stopping"), Some(0.0));
+    assert_eq!(state("waiting", "backoff"), Some(1.0));
 }

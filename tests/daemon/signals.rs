@@ -234,3 +234,41 @@ fn sigterm_ends_a_daemon_whose_programs_wait_for_one_that_is_not_ready() {
     world.program("db", "has a process", |p| p.pid);
     assert_eq!(daemon.is_stopped(), 0);
 }
+
+#[test]
+fn sighup_after_the_config_file_vanished_touches_nothing() {
+    let world = World::new(POLITE);
+    let daemon = world.run();
+    let pid = world.pid("web");
+    std::fs::rename(world.path("eternal.toml"), world.path("away")).expect("moved");
+    daemon.signal(Signal::SIGHUP);
+    let reload = world.until("the reload has failed", |s| s.daemon.last_reload.clone());
+    assert!(!reload.successful, "{}", reload.message);
+    assert_eq!(world.pid("web"), pid);
+    assert!(lives(pid));
+}
+
+#[test]
+fn a_config_that_is_not_even_toml_does_not_keep_anyone_from_stopping_the_daemon() {
+    let world = World::new(POLITE);
+    let mut daemon = world.run();
+    world.pid("web");
+    world.configure("bad");
+    let said = world.eternal(&["stop"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(daemon.ends(), 0);
+}
+
+#[test]
+fn stop_names_the_daemon_whose_socket_is_gone() {
+    let world = World::new(POLITE);
+    let daemon = world.run();
+    world.pid("web");
+    std::fs::remove_file(world.path("daemon.sock")).expect("removed");
+    let said = world.eternal(&["stop"]);
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(
+        said.err.contains(&format!("kill -TERM {}", daemon.pid())),
+        "{said:?}"
+    );
+}
