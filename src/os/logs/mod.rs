@@ -251,8 +251,14 @@ impl Room {
         let named = |name: &str| thread::Builder::new().name(name.to_owned());
         let (files, stderr) = (Arc::clone(&self.files), Arc::clone(&self.stderr));
         let stop = Arc::clone(&self.stop_compressing);
-        named("log-pump").spawn(move || pump.run())?;
-        named("log-files").spawn(move || files.run())?;
+        named("log-pump").spawn(move || {
+            make_way();
+            pump.run();
+        })?;
+        named("log-files").spawn(move || {
+            make_way();
+            files.run();
+        })?;
         if self.log.stderr.is_some() {
             named("log-stderr").spawn(move || stderr.run())?;
         }
@@ -333,6 +339,14 @@ fn open_daemon_log(
         look,
     });
     Ok(log)
+}
+
+/// Lets the supervision thread go first: a flood of lines may cost lines' time, not a restart's.
+#[expect(unsafe_code, reason = "nix has no nice")]
+fn make_way() {
+    const BEHIND: i32 = 5;
+    // SAFETY: plain system call without pointers; on Linux it is about the calling thread.
+    let _ = unsafe { nix::libc::nice(BEHIND) };
 }
 
 /// A pipe whose read end never waits.
