@@ -185,8 +185,7 @@ fn reload_says_what_it_did_or_why_not() {
 fn a_config_with_mistakes_does_not_keep_anyone_from_stopping_the_daemon() {
     let daemon = FakeDaemon::start();
     std::fs::write(daemon.directory().join("eternal.toml"), "[daemon\n").expect("a bad config");
-    expect(daemon.directory(), &["stop"], 2);
-    let (text, words) = expect(daemon.directory(), &["stop", "--socket", "daemon.sock"], 0);
+    let (text, words) = expect(daemon.directory(), &["stop"], 0);
     assert!(words.contains("the config has mistakes"), "{words}");
     assert!(text.starts_with("stopped"), "{text}");
 }
@@ -294,7 +293,15 @@ fn another_user_is_turned_away_by_the_file_mode_and_then_by_the_server() {
     }
     let daemon = FakeDaemon::start();
     let binary = daemon.directory().join("eternal");
-    std::fs::copy(env!("CARGO_BIN_EXE_eternal"), &binary).expect("a copy others can execute");
+    // Not copied by ourselves: a child forked meanwhile would hold the file open for writing.
+    let copied = Command::new("cp")
+        .arg(env!("CARGO_BIN_EXE_eternal"))
+        .arg(&binary)
+        .status();
+    assert!(
+        copied.expect("cp runs").success(),
+        "a copy others can execute"
+    );
     let open = |path: &std::path::Path, mode: u32| {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("a mode");
     };

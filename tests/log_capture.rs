@@ -44,7 +44,9 @@ fn spawn(logs: &Logs, run: Run, script: &str) -> Child {
         .stdin(Stdio::null())
         .stdout(out)
         .stderr(err);
-    command.spawn().expect("sh runs")
+    let child = command.spawn().expect("sh runs");
+    logs.attend();
+    child
 }
 
 /// Runs a script to its end and returns the last lines of the run.

@@ -456,8 +456,11 @@ impl Core {
             transient: true,
             message: format!("cannot make a pipe for its output: {error}"),
         })?;
-        self.children
-            .spawn(id, run, &launch, Stdio { stdout, stderr })
+        let spawned = self
+            .children
+            .spawn(id, run, &launch, Stdio { stdout, stderr });
+        self.logs.attend();
+        spawned
     }
 
     /// Publishes how those that changed stand.

@@ -84,6 +84,7 @@ fn capture(floor: &Path, size: usize, own_file: bool) -> Duration {
         .stderr(err)
         .spawn()
         .expect("it runs");
+    logs.attend();
     assert!(child.wait().expect("it ends").success());
     let _ = logs.ended(Id(1), Run(1)).blocking_recv();
     logs.shutdown(PATIENCE);

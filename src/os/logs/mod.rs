@@ -159,7 +159,8 @@ impl Logs {
     }
 
     /// Creates the pipes of one run and returns the write ends for its stdout and stderr, both
-    /// closed on exec.
+    /// closed on exec. Nobody reads them before [`Logs::attend`]: a thread that wakes up now would
+    /// only be in the way of the spawn.
     ///
     /// # Errors
     /// When the program is not registered or there are no descriptors left.
@@ -171,8 +172,13 @@ impl Logs {
             ));
         }
         let ((from_out, out), (from_err, err)) = (pipe()?, pipe()?);
-        self.0.send(Command::Open(id, run, [from_out, from_err]));
+        self.0.queue(Command::Open(id, run, [from_out, from_err]));
         Ok((out, err))
+    }
+
+    /// Begins to read the pipes opened since.
+    pub fn attend(&self) {
+        let _ = self.0.wake.write(1);
     }
 
     /// Says that a run's main process is gone: what it wrote is read, an unfinished last line is
@@ -267,10 +273,15 @@ impl Room {
     }
 
     fn send(&self, command: Command) {
-        // A pump that is gone has stopped capturing: the answer's other end is dropped.
-        if self.commands.send(command).is_ok() {
+        if self.queue(command) {
             let _ = self.wake.write(1);
         }
+    }
+
+    /// Leaves a command for when the pump wakes up next. A pump that is gone has stopped capturing:
+    /// the answer's other end is dropped.
+    fn queue(&self, command: Command) -> bool {
+        self.commands.send(command).is_ok()
     }
 
     /// Programs that name the same file share it.
