@@ -350,6 +350,9 @@ fn every_exported_metric_is_listed_with_its_type_labels_and_meaning() {
     let daemon = Daemon::start();
     let page = daemon.scrape_until(&[
         "eternal_program_last_exit_code{program=\"code\",replica=\"0\"} 3",
+        "eternal_http_requests_total{",
+        "eternal_http_request_duration_seconds_bucket{",
+        "eternal_event_loop_lag_seconds_bucket{",
         "eternal_program_last_exit_signal{program=\"signal\",replica=\"0\"} 9",
         "eternal_http_requests_total{",
         "eternal_program_next_restart_timestamp_seconds{",
