@@ -22,7 +22,7 @@ use crate::os::children::{Children, News, Stdio};
 use crate::os::journal::Journal;
 use crate::os::logs::{Logs, Source, Stream};
 use crate::os::memory;
-use crate::os::notify::{NotifySocket, Systemd};
+use crate::os::notify::{Notification, NotifySocket, Systemd};
 use crate::os::signals::{Signal, Signals};
 use crate::supervision::{
     Action, Event, FailureKind, Fleet, Id, Input, Moment, Outbox, Outcome, Output, Request, Run,
@@ -73,6 +73,8 @@ pub(super) struct Inbox {
     pub signals: Signals,
     pub commands: mpsc::Receiver<Command>,
     pub notifications: NotifySocket,
+    /// That socket is broken.
+    pub deaf: bool,
     pub probed: mpsc::Receiver<Found>,
     pub pings: mpsc::Receiver<oneshot::Sender<()>>,
 }
@@ -91,21 +93,14 @@ impl Core {
                 news = self.children.next() => self.take_all_news(news),
                 signal = inbox.signals.next() => self.obey(signal),
                 Some(found) = inbox.probed.recv() => self.probed(found),
-                notification = inbox.notifications.recv() => {
-                    match notification {
-                        Ok(notification) => {
-                            if let Some(run) = self.readiness.who_is_ready(&notification) {
-                                self.probed(Found::Ready(run));
-                            }
-                        }
-                        // A datagram socket of our own does not break; if it did, asking again
-                        // would only spin.
-                        Err(error) => {
-                            tracing::error!("cannot receive READY=1 any more: {error}");
-                            std::future::pending::<()>().await;
-                        }
+                notification = inbox.notifications.recv(), if !inbox.deaf => match notification {
+                    Ok(notification) => self.notified(&notification),
+                    // A broken socket is not asked again: that would only spin.
+                    Err(error) => {
+                        tracing::error!("cannot receive READY=1 any more: {error}");
+                        inbox.deaf = true;
                     }
-                }
+                },
                 Some(command) = inbox.commands.recv() => self.command(command),
                 Some(ping) = inbox.pings.recv() => drop(ping.send(())),
                 () = sleep_until(deadline.unwrap_or_else(Instant::now).into()), if deadline.is_some() => self.timer(),
@@ -265,6 +260,12 @@ impl Core {
             reason: reason.to_owned(),
         });
         self.request(Request::Shutdown);
+    }
+
+    fn notified(&mut self, notification: &Notification) {
+        if let Some(run) = self.readiness.who_is_ready(notification) {
+            self.probed(Found::Ready(run));
+        }
     }
 
     fn probed(&mut self, found: Found) {

@@ -202,6 +202,7 @@ async fn supervise(start: Start, open: Open, tracing: Option<&Tracing>) -> Resul
         signals: open.signals,
         commands: orders,
         notifications,
+        deaf: false,
         probed: ready,
         pings,
     };
