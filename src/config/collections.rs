@@ -127,8 +127,9 @@ pub(super) fn environment(node: &Node) -> Read<BTreeMap<String, String>> {
     Ok(variables)
 }
 
-/// The limits that Linux has, by their name without `RLIMIT_`.
-pub(super) const LIMITS: [&str; 16] = [
+/// The limits that Linux has, by their name without `RLIMIT_`, in lower case. The layer rule keeps
+/// the kernel's numbers for them in another room; the daemon, which sees both, tests that they agree.
+pub const LIMITS: [&str; 16] = [
     "as",
     "core",
     "cpu",

@@ -29,6 +29,7 @@ mod valid;
 mod values;
 
 pub use check::{check, check_json};
+pub use collections::LIMITS;
 pub use diff::{Diff, InstancesChange, diff};
 pub use effective::{Setting, effective, effective_toml, hash};
 pub use flags::Flags;

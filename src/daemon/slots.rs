@@ -161,6 +161,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_limit_that_the_config_takes_is_one_the_kernel_has() {
+        assert_eq!(
+            config::LIMITS,
+            Resource::NAMES,
+            "one that differs would be dropped without a word"
+        );
+        assert!(
+            config::LIMITS
+                .iter()
+                .all(|name| Resource::parse(name).is_some())
+        );
+    }
+
+    #[test]
     fn an_env_file_is_read_with_comments_quotes_and_export() {
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), "# c\n\nA=1\nexport B=\"two words\"\nC='x=y'\n")

@@ -286,3 +286,30 @@ fn what_follows_leftovers_is_published_although_nothing_is_told_then() {
     assert_eq!(state("failing", "stopping"), Some(0.0));
     assert_eq!(state("waiting", "backoff"), Some(1.0));
 }
+
+#[test]
+fn the_end_that_a_critical_program_brings_is_said() {
+    let config = program("web", "exit 3", "critical = true\ncrash_threshold = 1")
+        + &program("other", "exec sleep 1000", "");
+    let world = World::new(&config);
+    assert_eq!(world.launch(&["run"]).ends(), 1);
+    world.logged(&["stopping: a critical program failed"]);
+}
+
+#[test]
+fn the_stop_inside_a_restart_is_timed_like_any_other() {
+    let world = World::new(&program("web", "exec sleep 1000", ""));
+    let _daemon = world.run();
+    world.pid("web");
+    let count = || {
+        let metrics = world.scrape()?;
+        let series = "eternal_program_stop_duration_seconds_count{program=\"web\",replica=\"0\"}";
+        value(&metrics, series)
+    };
+    assert_eq!(count(), Some(0.0));
+    assert_eq!(world.eternal(&["restart", "web"]).code, 0);
+    eventually("the stop is counted", || count().filter(|n| *n >= 1.0));
+    assert_eq!(world.eternal(&["stop", "web"]).code, 0);
+    eventually("the second is", || count().filter(|n| *n >= 2.0));
+    assert_eq!(count(), Some(2.0));
+}
