@@ -225,3 +225,34 @@ fn silence() -> std::io::Result<Stdio> {
         stderr: null()?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A process that was, and whose number nobody has: it is above the kernel's greatest.
+    const GONE: i32 = i32::MAX;
+
+    fn says_ready(pid: i32) -> Notification {
+        let state = vec![("READY".to_owned(), "1".to_owned())];
+        Notification { pid, state }
+    }
+
+    #[test]
+    fn a_sender_that_is_gone_is_believed_only_where_one_program_is_waited_for() {
+        let (found, _news) = mpsc::channel(1);
+        let mut readiness = Readiness::new(String::new(), found);
+        let (web, db) = (Run::new(Id(0), 1), Run::new(Id(1), 1));
+        assert_eq!(readiness.who_is_ready(&says_ready(GONE)), None);
+        assert!(readiness.begin(web, 1, &Ready::Notify, None).is_none());
+        assert_eq!(readiness.who_is_ready(&says_ready(GONE)), Some(web));
+        let alive_and_a_stranger = i32::try_from(std::process::id()).expect("a pid");
+        assert_eq!(
+            readiness.who_is_ready(&says_ready(alive_and_a_stranger)),
+            None
+        );
+        assert!(readiness.begin(db, 2, &Ready::Notify, None).is_none());
+        assert_eq!(readiness.who_is_ready(&says_ready(GONE)), None);
+        assert_eq!(readiness.who_is_ready(&says_ready(2)), Some(db));
+    }
+}
