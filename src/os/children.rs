@@ -11,19 +11,22 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::File;
-use std::future::poll_fn;
+use std::future::{Future as _, poll_fn};
 use std::os::fd::{AsFd, OwnedFd};
+use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal as group_signal;
 use nix::unistd::Pid;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Sleep, sleep};
 
 use super::exits::Exits;
 use super::failure;
-use super::family::{self, Process};
+use super::family::{self, Marker, Process};
 use super::launch::Prepared;
 pub use super::launch::{Launch, Stdio};
 use super::pidfd;
@@ -82,6 +85,13 @@ pub struct Children {
     /// The runs by the number of their main process, which is also their group and session.
     mains: HashMap<i32, Run>,
     orphans: HashMap<i32, Orphan>,
+    /// Orphans that are just executing a program, so that nobody can tell yet whose they are. Until
+    /// that is known no family counts as gone.
+    unknown: HashSet<i32>,
+    /// There have been such since the families were last counted without any.
+    doubted: bool,
+    /// When to look at those again: nothing tells that an execution is over.
+    look_again: Option<Pin<Box<Sleep>>>,
     /// Descendants met while their parents lived, by number and start time: whose they are stays
     /// known when they have changed session and environment.
     relatives: HashMap<(i32, u64), Run>,
@@ -108,6 +118,23 @@ struct Child {
     relatives: Vec<(i32, u64)>,
 }
 
+/// Whose an orphan is.
+#[derive(Clone, Copy, Debug)]
+enum Owner {
+    Run(Run),
+    Nobody,
+    Unknown,
+}
+
+impl Owner {
+    fn run(self) -> Option<Run> {
+        match self {
+            Self::Run(run) => Some(run),
+            Self::Nobody | Self::Unknown => None,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Orphan {
     process: Process,
@@ -116,6 +143,9 @@ struct Orphan {
 
 /// Rounds after which a loop of dying orphans lets other work through.
 const ROUNDS: usize = 64;
+
+/// How long after one look at an execution the next one is: most are over within microseconds.
+const EXECUTION: Duration = Duration::from_millis(1);
 
 impl Children {
     /// Sets up an empty table and makes this process the reaper of all its descendants.
@@ -142,6 +172,9 @@ impl Children {
             runs: HashMap::new(),
             mains: HashMap::new(),
             orphans: HashMap::new(),
+            unknown: HashSet::new(),
+            doubted: false,
+            look_again: None,
             relatives: HashMap::new(),
             counted: false,
             unsettled: true,
@@ -247,6 +280,12 @@ impl Children {
             while self.sigchld.poll_recv(context).is_ready() {
                 woken = true;
             }
+            if let Some(later) = &mut self.look_again
+                && later.as_mut().poll(context).is_ready()
+            {
+                self.look_again = None;
+                woken = true;
+            }
             while let Poll::Ready(Ok(mut ready)) = self.exits.poll_read_ready(context) {
                 woken = true;
                 ready.clear_ready();
@@ -314,7 +353,7 @@ impl Children {
             let Some(child) = self.runs.get(&run) else {
                 continue;
             };
-            let (id, family) = (child.id, !child.members.is_empty());
+            let (id, family) = (child.id, self.may_have_members(child));
             self.news.push_back(News::Exited {
                 id,
                 run,
@@ -325,11 +364,16 @@ impl Children {
                 self.forget(run);
             }
         }
+        if self.unknown.is_empty() && std::mem::take(&mut self.doubted) {
+            // Each of them may have waited for one that turned out to be somebody else's.
+            let ended = self.runs.iter().filter(|(_, child)| child.ended);
+            bereaved.extend(ended.map(|(run, _)| *run));
+        }
         for run in bereaved {
             let Some(child) = self.runs.get(&run) else {
                 continue;
             };
-            if child.ended && child.members.is_empty() {
+            if child.ended && !self.may_have_members(child) {
                 self.news.push_back(News::FamilyGone { id: child.id, run });
                 self.forget(run);
             }
@@ -342,13 +386,24 @@ impl Children {
             return;
         }
         for pid in family::own_children() {
-            if self.mains.contains_key(&pid) || self.orphans.contains_key(&pid) {
+            let known = self.orphans.contains_key(&pid) && !self.unknown.contains(&pid);
+            if known || self.mains.contains_key(&pid) {
                 continue;
             }
             let Some(process) = Process::read(pid) else {
                 continue;
             };
             let owner = self.owner(&process);
+            match owner {
+                Owner::Unknown => {
+                    self.unknown.insert(pid);
+                    self.doubted = true;
+                }
+                Owner::Run(_) | Owner::Nobody => {
+                    self.unknown.remove(&pid);
+                }
+            }
+            let owner = owner.run();
             self.orphans.insert(pid, Orphan { process, owner });
             if let Some((run, child)) = owner.and_then(|run| Some((run, self.runs.get_mut(&run)?)))
             {
@@ -358,27 +413,43 @@ impl Children {
                 }
             }
         }
+        if self.doubted {
+            self.look_again = Some(Box::pin(sleep(EXECUTION)));
+        }
+    }
+
+    /// Tells whether somebody of this family is left, or somebody who could be of it.
+    fn may_have_members(&self, child: &Child) -> bool {
+        !child.members.is_empty() || (child.family && !self.unknown.is_empty())
     }
 
     /// Finds the run that an orphan belongs to, if that run keeps a family.
-    fn owner(&self, orphan: &Process) -> Option<Run> {
-        let by_marker = || {
-            let value = family::marker(orphan.pid)?;
-            let run = Run(value.rsplit_once(':')?.1.parse().ok()?);
-            let child = self.runs.get(&run)?;
-            (value == self.mark(child.id, run)).then_some(run)
-        };
+    fn owner(&self, orphan: &Process) -> Owner {
         let run = self
             .relatives
             .get(&(orphan.pid, orphan.started))
             .or_else(|| self.mains.get(&orphan.session))
             .or_else(|| self.mains.get(&orphan.group))
-            .copied()
-            .or_else(by_marker)?;
-        self.runs
-            .get(&run)
-            .filter(|child| child.family)
-            .map(|_| run)
+            .copied();
+        let run = match run {
+            Some(run) => Some(run),
+            None => match family::marker(orphan.pid) {
+                Marker::Of(value) => self.marked(&value),
+                Marker::None => None,
+                Marker::NotYet => return Owner::Unknown,
+            },
+        };
+        match run.and_then(|run| Some((run, self.runs.get(&run)?))) {
+            Some((run, child)) if child.family => Owner::Run(run),
+            Some(_) | None => Owner::Nobody,
+        }
+    }
+
+    /// Finds the run that was given this marker.
+    fn marked(&self, value: &str) -> Option<Run> {
+        let run = Run(value.rsplit_once(':')?.1.parse().ok()?);
+        let child = self.runs.get(&run)?;
+        (value == self.mark(child.id, run)).then_some(run)
     }
 
     /// Signals an orphan that came after its run was asked to end. One that is known from before
@@ -402,6 +473,7 @@ impl Children {
             .filter_map(|&pid| Some((pid, pidfd::reap_number(pid)?)))
             .collect();
         for &(pid, status) in &dead {
+            self.unknown.remove(&pid);
             let owner = self.orphans.remove(&pid).and_then(|orphan| orphan.owner);
             match owner.and_then(|run| Some((run, self.runs.get_mut(&run)?))) {
                 Some((run, child)) => {
@@ -428,9 +500,11 @@ impl Children {
         let pid = child.pid;
         // Whoever left the group, while the tree still shows it.
         self.count();
-        let escaped = self.meet(run);
+        let relatives = self.meet(run);
         signal_group(pid, signal);
-        for process in escaped.iter().filter(|process| process.group != pid) {
+        // Read again: one that was in the group when it was met may have left it before the signal.
+        let elsewhere = |process: &Process| process.again().is_some_and(|now| now.group != pid);
+        for process in relatives.iter().filter(|process| elsewhere(process)) {
             tell(process, signal);
         }
     }

@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::Read;
-use std::thread;
 
 use super::launch::MARKER;
 
@@ -118,22 +117,47 @@ fn scan() -> Tree {
     tree
 }
 
-/// A program that has just been executed has no environment for some microseconds.
-const MARKER_TRIES: usize = 20;
+/// What the environment of a process tells about whose it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Marker {
+    /// The value of our marker.
+    Of(String),
+    /// It has none, or may not be asked.
+    None,
+    /// It is just executing a program: the old environment is gone, the new one is not there yet.
+    /// This can take long, as when the program's pages come from a slow disk.
+    NotYet,
+}
 
-/// Reads the value of our marker in a process's environment.
-pub(super) fn marker(pid: i32) -> Option<String> {
-    for _ in 0..MARKER_TRIES {
-        let mut environment = Vec::new();
-        let file = fs::File::open(format!("/proc/{pid}/environ")).ok()?;
+/// Looks for our marker in a process's environment.
+pub(super) fn marker(pid: i32) -> Marker {
+    let mut environment = Vec::new();
+    let read = fs::File::open(format!("/proc/{pid}/environ"))
         // No environment is larger than the kernel's limit for arguments: 6 MiB.
-        file.take(8 << 20).read_to_end(&mut environment).ok()?;
-        if !environment.is_empty() {
-            return find_marker(&environment);
-        }
-        thread::yield_now();
+        .and_then(|file| file.take(8 << 20).read_to_end(&mut environment));
+    match read {
+        Ok(0) if executes(pid) => Marker::NotYet,
+        Ok(_) => find_marker(&environment).map_or(Marker::None, Marker::Of),
+        Err(_) => Marker::None,
     }
-    None
+}
+
+/// Tells whether a process whose environment was not there is still to get one, or has got it
+/// meanwhile. One that was given an empty environment has an address of it all the same.
+fn executes(pid: i32) -> bool {
+    const STATE: usize = 0;
+    /// `env_start` and `env_end` of proc_pid_stat(5), counted from the state.
+    const ADDRESSES: [usize; 2] = [47, 48];
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return false;
+    };
+    let Some((_, fields)) = stat.rsplit_once(')') else {
+        return false;
+    };
+    let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
+    let ended = matches!(fields.get(STATE), Some(&("Z" | "X")));
+    let [start, end] = ADDRESSES.map(|field| fields.get(field).copied());
+    !ended && (start == Some("0") || start != end)
 }
 
 fn find_marker(environment: &[u8]) -> Option<String> {
@@ -162,5 +186,26 @@ mod tests {
         let environment = b"XETERNAL_RUN=no\0ETERNAL_RUNS=no\0ETERNAL_RUN=a:1:2\0";
         assert_eq!(find_marker(environment).as_deref(), Some("a:1:2"));
         assert_eq!(find_marker(b"PATH=/bin\0"), None);
+    }
+
+    #[test]
+    fn an_empty_environment_is_no_missing_one() {
+        let mut child = std::process::Command::new("/bin/sleep")
+            .arg("1000")
+            .env_clear()
+            .spawn()
+            .expect("sleep starts");
+        let pid = child.id().cast_signed();
+        while marker(pid) == Marker::NotYet {
+            std::thread::yield_now();
+        }
+        assert_eq!(marker(pid), Marker::None);
+        child.kill().expect("it can be killed");
+        let ended = || Process::read(pid).is_some_and(|process| process.zombie);
+        while !ended() {
+            std::thread::yield_now();
+        }
+        assert_eq!(marker(pid), Marker::None, "a zombie will not get one");
+        child.wait().expect("it is reaped");
     }
 }

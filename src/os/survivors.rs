@@ -9,9 +9,12 @@ mod ending;
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::thread;
+use std::time::Duration;
 
+use super::family::{self, Marker};
 use super::identity::Identity;
-use super::procfs::{Stat, marked_run, pids};
+use super::procfs::{Stat, pids};
 
 pub use ending::{Ended, end};
 
@@ -62,7 +65,7 @@ fn search(marker: &str, recorded: &[(Identity, String)], sessions: &Sessions) ->
             .filter(|_| world.no_leader(stat.session))
         {
             (name.clone(), How::Family)
-        } else if !marker.is_empty() && marked_run(stat.pid, marker).is_some() {
+        } else if !marker.is_empty() && is_marked(stat.pid, marker) {
             (program_name(stat.pid), How::Marked)
         } else {
             continue;
@@ -164,6 +167,27 @@ impl World {
         );
         more
     }
+}
+
+/// How often, and how far apart, to look at a process that is just executing a program: in all more
+/// than a slow disk takes, less than what makes a start suspicious.
+const LOOKS: u32 = 200;
+const APART: Duration = Duration::from_millis(1);
+
+/// Tells whether a process was started with this installation's marker.
+fn is_marked(pid: i32, marker: &str) -> bool {
+    for _ in 0..LOOKS {
+        match family::marker(pid) {
+            Marker::Of(run) => {
+                return run
+                    .strip_prefix(marker)
+                    .is_some_and(|run| run.starts_with(':'));
+            }
+            Marker::None => return false,
+            Marker::NotYet => thread::sleep(APART),
+        }
+    }
+    false
 }
 
 /// The program that it was started for, as it was told; else the command's name.

@@ -184,3 +184,22 @@ fn the_families_of_two_runs_are_told_apart() {
         assert!(others.iter().all(|&pid| !alive(pid)));
     });
 }
+
+#[test]
+fn a_descendant_that_was_about_to_execute_is_found() {
+    // Between the old program and the new one a process has no environment to read.
+    let daemons = "echo up; while :; do (setsid sleep 1000 &); done";
+    within(async |world| {
+        for _ in 0..40 {
+            let mut started = world.shell(daemons);
+            assert_eq!(started.line().await, "up");
+            signal(started.pid, Signal::SIGKILL);
+            let (_, family) = world.exit(started.run).await;
+            world.children.kill(started.run);
+            if family {
+                world.family_gone(started.run).await;
+            }
+            assert_eq!(crate::world::living_children(), Vec::<i32>::new());
+        }
+    });
+}

@@ -258,3 +258,18 @@ pub async fn executed(pid: i32) {
         .await
         .expect("an environment in time");
 }
+
+/// Returns the children of this process that are no zombies, adopted ones included.
+pub fn living_children() -> Vec<i32> {
+    let tasks = fs::read_dir("/proc/self/task").expect("tasks");
+    let lists = tasks.map(|task| {
+        let list = task.expect("a task").path().join("children");
+        // A thread of another test may end meanwhile.
+        fs::read_to_string(list).unwrap_or_default()
+    });
+    let pids = lists.flat_map(|list| {
+        let numbers: Vec<i32> = list.split_whitespace().flat_map(str::parse).collect();
+        numbers
+    });
+    pids.filter(|&pid| alive(pid)).collect()
+}
