@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use eternal::supervision::{
-    Action, Cause, Event, ExitReason, FailureKind, Fleet, Id, Input, Member, Moment, OnCrashLoop,
+    Action, Ailment, Cause, Event, ExitReason, FailureKind, Fleet, Id, Input, Member, Moment, OnCrashLoop,
     Outbox, Outcome, Output, Policy, Request, RestartMode, Run, SpawnFailure, State, WaitStatus,
 };
 
@@ -29,6 +29,17 @@ struct Process {
     asked_at: Option<Instant>,
     kill_sent: bool,
     unkillable: bool,
+    /// What it was found to suffer from while it ran and nobody had asked it to go.
+    ailment: Option<Ailment>,
+}
+
+/// An end that waits for its verdict.
+#[derive(Debug)]
+struct Unjudged {
+    crash: bool,
+    code: Option<i32>,
+    ran: Duration,
+    ailment: Option<Ailment>,
 }
 
 /// What the world knows of one slot.
@@ -57,8 +68,7 @@ struct Book {
     down_by: Option<Instant>,
     is_ready: bool,
     is_completed: bool,
-    /// An end that waits for its verdict: a crash?, the code, the run time.
-    unjudged: Option<(bool, Option<i32>, Duration)>,
+    unjudged: Option<Unjudged>,
     /// It shall be retried after a give-up although it failed.
     retry: bool,
     /// A roll may start it again, or may not reach it.
@@ -409,6 +419,7 @@ impl World {
             asked_at: None,
             kill_sent: false,
             unkillable: !calm && rng.u8(..) < 4,
+            ailment: None,
         };
         self.processes.insert(run, process);
         self.tell(id, Input::Spawned(run, self.pid));
@@ -484,14 +495,27 @@ impl World {
                     exit.reason,
                     ExitReason::Stop | ExitReason::Restart | ExitReason::StopTimeout
                 );
-                book.unjudged =
-                    natural.then_some((exit.reason.is_crash(), exit.status.code(), exit.ran));
+                assert!(
+                    p.ailment.is_none() || exit.reason.is_crash(),
+                    "one that failed its check has crashed, however it ended"
+                );
+                book.unjudged = natural.then_some(Unjudged {
+                    crash: exit.reason.is_crash(),
+                    code: exit.status.code(),
+                    ran: exit.ran,
+                    ailment: p.ailment,
+                });
             }
             Event::StartFailed { cause, .. } => {
                 if matches!(cause, Some(Cause::Config | Cause::Operator)) {
                     book.forgive();
                 }
-                book.unjudged = Some((true, None, Duration::ZERO));
+                book.unjudged = Some(Unjudged {
+                    crash: true,
+                    code: None,
+                    ran: Duration::ZERO,
+                    ailment: None,
+                });
             }
             Event::StartDeferred { delay, .. } => {
                 assert!(
@@ -535,7 +559,7 @@ impl World {
                     expected,
                     Expected::Restart {
                         crashes_left,
-                        crash: cause == Cause::Crash
+                        cause
                     }
                 );
                 let (low, high) = book.delay_bounds();
@@ -728,6 +752,7 @@ impl World {
         for input in [
             Input::Spawned(run, 1),
             Input::Ready(run),
+            Input::Failing(run, Ailment::Health),
             Input::Exited {
                 run,
                 status: signaled(9),
@@ -749,6 +774,34 @@ impl World {
         self.check();
     }
 
+    /// A check fails. Only a run that is ready is ended for it; whatever else lives stays as it is.
+    fn ail(&mut self, id: Id) {
+        let ailment = *self
+            .rng
+            .choice(&[Ailment::Health, Ailment::Watchdog])
+            .expect("some");
+        let book = &self.books[&id];
+        let Some(run) = book.living else { return };
+        let input = Input::Failing(run, ailment);
+        if book.is_ready {
+            let (now, grace) = (self.now, book.policy.stop_timeout);
+            let p = self.processes.get_mut(&run).expect("known");
+            p.ailment = Some(ailment);
+            self.books.entry(id).and_modify(|b| {
+                b.down_by.get_or_insert(now + grace);
+            });
+            self.tell(id, input);
+            let p = &self.processes[&run];
+            assert!(p.stop_sent || p.kill_sent, "what fails its check is ended");
+        } else {
+            let mut out = Outbox::new();
+            let at = self.moment();
+            self.fleet.step(at, id, input, &mut out);
+            assert!(out.is_empty(), "one that does not run cannot fail: {out:?}");
+            self.check();
+        }
+    }
+
     fn disturb(&mut self) {
         let ids: Vec<Id> = self.books.keys().copied().collect();
         let id = *self.rng.choice(&ids).expect("some");
@@ -758,6 +811,7 @@ impl World {
             35..50 => self.ask(Request::Restart(id, Cause::Operator)),
             50..56 => self.ask(Request::Roll(ids, Cause::Config)),
             56..58 => self.ask(Request::Remove(id)),
+            58..72 => self.ail(id),
             _ => self.old_news_is_nothing(),
         }
     }
@@ -820,7 +874,7 @@ impl World {
 
 #[derive(Debug, PartialEq)]
 enum Expected {
-    Restart { crashes_left: u32, crash: bool },
+    Restart { crashes_left: u32, cause: Cause },
     GiveUp { retry: Option<Duration> },
     End,
 }
@@ -835,7 +889,12 @@ impl Book {
 
     /// The contract's section 4, written once more from its text.
     fn expect_verdict(&mut self) -> Expected {
-        let (crash, code, ran) = self.unjudged.take().expect("a verdict follows an end");
+        let Unjudged {
+            crash,
+            code,
+            ran,
+            ailment,
+        } = self.unjudged.take().expect("a verdict follows an end");
         let p = &self.policy;
         if ran >= p.stable_after {
             self.streak = 0;
@@ -864,7 +923,12 @@ impl Book {
         self.restarts += 1;
         Expected::Restart {
             crashes_left: p.crash_threshold.saturating_sub(in_window),
-            crash,
+            cause: match (ailment, crash) {
+                (Some(Ailment::Health), _) => Cause::Health,
+                (Some(Ailment::Watchdog), _) => Cause::Watchdog,
+                (None, true) => Cause::Crash,
+                (None, false) => Cause::Exit,
+            },
         }
     }
 
@@ -895,6 +959,9 @@ fn signaled(signal: i32) -> WaitStatus {
 fn check_reason(p: &Process, reason: ExitReason, status: WaitStatus) {
     let asked = p.stop_sent || p.kill_sent;
     let right = match (reason, status) {
+        (ExitReason::Health, _) => asked && p.ailment == Some(Ailment::Health),
+        (ExitReason::Watchdog, _) => asked && p.ailment == Some(Ailment::Watchdog),
+        _ if p.ailment.is_some() => false,
         (ExitReason::StopTimeout, WaitStatus::Signaled { signal: 9, .. }) => p.kill_sent,
         (ExitReason::Stop | ExitReason::Restart | ExitReason::StartupTimeout, _) => asked,
         (ExitReason::Success, WaitStatus::Exited { code: 0 }) => !asked,

@@ -18,7 +18,7 @@ pub use fleet::{Fleet, Member, Outcome, Request};
 pub use policy::{OnCrashLoop, Policy, RestartMode, Verdict};
 pub use program::Program;
 pub use timeline::{CrashStep, Timeline, timeline};
-pub use vocabulary::{Action, Cause, Event, Exit, Input, Moment, Order, State, View};
+pub use vocabulary::{Action, Ailment, Cause, Event, Exit, Input, Moment, Order, State, View};
 
 /// One supervised process slot: a replica of a program. Never reused while the daemon lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

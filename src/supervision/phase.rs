@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::vocabulary::{Cause, State};
+use super::vocabulary::{Ailment, Cause, State};
 use super::{Id, Run};
 
 /// Where a program stands. The contract's states are a view of it.
@@ -64,6 +64,7 @@ pub(super) enum Intent {
     Stop,
     Restart,
     StartTimeout,
+    Ailing(Ailment),
     /// Its main process has ended by itself; what it left behind has to go.
     Leftovers,
 }

@@ -186,7 +186,7 @@ impl Record {
         self.restarts = self.restarts.saturating_add(1);
         Verdict::Restart {
             delay: backoff(policy, self.streak, chance),
-            cause: if crash { Cause::Crash } else { Cause::Exit },
+            cause: Cause::after(end.reason),
             crashes_left: self.crashes_left(policy),
         }
     }
@@ -350,6 +350,37 @@ mod tests {
                 ),
                 "{verdict:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_restart_after_a_failed_check_or_watchdog_is_a_crash_and_says_which() {
+        let causes = [
+            (ExitReason::Health, Cause::Health),
+            (ExitReason::Watchdog, Cause::Watchdog),
+            (ExitReason::Signal, Cause::Crash),
+        ];
+        for (reason, expected) in causes {
+            let end = End {
+                reason,
+                // As it ends when it obeys the stop signal: no less of a crash for that.
+                code: Some(0),
+                ran: Duration::ZERO,
+            };
+            let policy = Policy {
+                restart: RestartMode::OnFailure,
+                ..Policy::default()
+            };
+            let verdict = Record::default().judge(&policy, end, 0.5);
+            let Verdict::Restart {
+                cause,
+                crashes_left,
+                ..
+            } = verdict
+            else {
+                panic!("expected a restart, got {verdict:?}")
+            };
+            assert_eq!((cause, crashes_left), (expected, 4));
         }
     }
 

@@ -16,7 +16,8 @@
 //! ```
 //!
 //! A deadline is a field of the phase that waits for it: leaving the phase destroys it. News of
-//! another run is a no-op. A failed spawn is judged like a death.
+//! another run is a no-op. A failed spawn is judged like a death. `Failing` ends what runs as a stop
+//! does, and that end is judged.
 
 mod ending;
 mod news;
@@ -74,6 +75,7 @@ impl Program {
             Input::Spawned(run, pid) => self.spawned(at, run, pid, out),
             Input::SpawnFailed(run, failure) => self.spawn_failed(at, run, failure, out),
             Input::Ready(run) => self.ready(at, run, out),
+            Input::Failing(run, ailment) => self.failing(at, (run, ailment), out),
             Input::Exited {
                 run,
                 status,

@@ -25,6 +25,8 @@ pub enum Input {
     SpawnFailed(Run, SpawnFailure),
     /// It says, or a probe found, that it is ready.
     Ready(Run),
+    /// It runs, and is found not to do its work any more.
+    Failing(Run, Ailment),
     /// Its main process ended.
     Exited {
         /// Whose.
@@ -38,6 +40,26 @@ pub enum Input {
     FamilyGone(Run),
     /// Time passed.
     Tick,
+}
+
+/// What a program that runs can suffer from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ailment {
+    /// Its health check failed as often in a row as is allowed.
+    Health,
+    /// Its watchdog ran out.
+    Watchdog,
+}
+
+impl Ailment {
+    /// Returns the reason that the end it leads to will have.
+    #[must_use]
+    pub const fn reason(self) -> ExitReason {
+        match self {
+            Self::Health => ExitReason::Health,
+            Self::Watchdog => ExitReason::Watchdog,
+        }
+    }
 }
 
 /// What somebody wants of a program.
@@ -95,6 +117,27 @@ impl Cause {
         Self::Dependency,
         Self::Schedule,
     ];
+
+    /// Returns the cause of a restart that follows an end by itself.
+    #[must_use]
+    pub const fn after(reason: ExitReason) -> Self {
+        match reason {
+            ExitReason::Health => Self::Health,
+            ExitReason::Watchdog => Self::Watchdog,
+            ExitReason::MemoryLimit => Self::Memory,
+            ExitReason::Oom
+            | ExitReason::StartupTimeout
+            | ExitReason::CoreDump
+            | ExitReason::Signal
+            | ExitReason::ExitCode
+            | ExitReason::SpawnError => Self::Crash,
+            ExitReason::StopTimeout
+            | ExitReason::Stop
+            | ExitReason::Restart
+            | ExitReason::Success
+            | ExitReason::Lost => Self::Exit,
+        }
+    }
 
     /// Returns the label value used in metrics.
     #[must_use]

@@ -6,7 +6,7 @@ use super::Program;
 use crate::supervision::exit::{ExitReason, WaitStatus};
 use crate::supervision::phase::{Ending, Grace, Intent, Life, Next, Phase};
 use crate::supervision::policy::{End, Verdict};
-use crate::supervision::vocabulary::{Action, Cause, Event, Moment};
+use crate::supervision::vocabulary::{Action, Ailment, Cause, Event, Moment};
 use crate::supervision::{Outbox, Output, Run};
 
 /// From SIGKILL to the alarm that a process outlives it.
@@ -44,6 +44,13 @@ impl Program {
                 "not ready in start_timeout: being ended",
                 Some("not ready in start_timeout"),
             ),
+            Intent::Ailing(Ailment::Health) => (
+                "health check failed: being ended",
+                Some("health check failed"),
+            ),
+            Intent::Ailing(Ailment::Watchdog) => {
+                ("watchdog ran out: being ended", Some("watchdog ran out"))
+            }
             Intent::Leftovers => ("ended, and what it left behind is being ended", None),
         };
         self.why = why;
@@ -204,6 +211,7 @@ impl Program {
         let killed = ending.is_some_and(|e| matches!(e.grace, Grace::Killed { .. }));
         match (status, intent) {
             (WaitStatus::Signaled { oom: true, .. }, _) => ExitReason::Oom,
+            (_, Some(Intent::Ailing(ailment))) => ailment.reason(),
             (
                 WaitStatus::Signaled {
                     signal: SIGKILL, ..

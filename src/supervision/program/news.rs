@@ -7,7 +7,7 @@ use super::ending::killed;
 use crate::supervision::exit::{ExitReason, SpawnFailure, WaitStatus};
 use crate::supervision::phase::{Ending, Grace, Intent, Life, Next, Phase};
 use crate::supervision::policy::{End, backoff};
-use crate::supervision::vocabulary::{Action, Cause, Event, Exit, Moment};
+use crate::supervision::vocabulary::{Action, Ailment, Cause, Event, Exit, Moment};
 use crate::supervision::{Outbox, Run};
 
 impl Program {
@@ -115,6 +115,19 @@ impl Program {
             && life.run == run
         {
             self.become_ready(at, life, out);
+        }
+    }
+
+    pub(super) fn failing(
+        &mut self,
+        at: Moment,
+        (run, ailment): (Run, Ailment),
+        out: &mut Outbox,
+    ) {
+        if let Phase::Running { life } = self.phase
+            && life.run == run
+        {
+            self.end(at, life, Intent::Ailing(ailment), Next::Judge, out);
         }
     }
 
