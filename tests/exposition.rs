@@ -55,6 +55,7 @@ fn about(name: &str) -> About {
         crash_budget: 5,
         crash_window: Duration::from_secs(60),
         metrics_address: Some("127.0.0.1:3000".to_owned()),
+        health: None,
         log_counters: Arc::new(|| {
             [
                 StreamCounts {

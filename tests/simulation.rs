@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use eternal::supervision::{
-    Action, Ailment, Cause, Event, ExitReason, FailureKind, Fleet, Id, Input, Member, Moment, OnCrashLoop,
-    Outbox, Outcome, Output, Policy, Request, RestartMode, Run, SpawnFailure, State, WaitStatus,
+    Action, Ailment, Cause, Event, ExitReason, FailureKind, Fleet, Id, Input, Member, Moment,
+    OnCrashLoop, Outbox, Outcome, Output, Policy, Request, RestartMode, Run, SpawnFailure, State,
+    WaitStatus,
 };
 
 const SEEDS: u64 = 4_000;

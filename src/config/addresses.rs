@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use super::model::{Listen, Ready};
+use super::model::{Check, Listen, Ready};
 use super::node::{Kind, Node};
 use super::problem::{Fault, did_you_mean};
 use super::values::{Read, absolute, text};
@@ -61,8 +61,37 @@ pub(super) fn ready(node: &Node) -> Read<Ready> {
         "notify" => return Ok(Ready::Notify),
         _ => {}
     }
+    if let Some(check) = check(node, &text, refuse)? {
+        return Ok(Ready::Check(check));
+    }
+    Err(match did_you_mean(&text, ["immediately", "notify"]) {
+        Some(guess) => refuse().help(format!("did you mean {guess:?}?")),
+        None => refuse(),
+    })
+}
+
+/// Reads `health_check`.
+pub(super) fn health_check(node: &Node) -> Read<Option<Check>> {
+    let refuse = || {
+        Fault::new(
+            node,
+            "must be \"tcp://HOST:PORT\", \"http://HOST:PORT/PATH\", \"exec:COMMAND ARG…\" or \"\"",
+        )
+    };
+    let Kind::Text(_) = node.kind else {
+        return Err(refuse());
+    };
+    let text = text(node)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    check(node, &text, refuse)?.ok_or_else(refuse).map(Some)
+}
+
+/// Reads a check; `None` when it is none of the three kinds.
+fn check(node: &Node, text: &str, refuse: impl Fn() -> Fault) -> Read<Option<Check>> {
     if let Some(rest) = text.strip_prefix("tcp://") {
-        return Ok(Ready::Tcp(host_port(node, rest)?));
+        return Ok(Some(Check::Tcp(host_port(node, rest)?)));
     }
     if let Some(rest) = text.strip_prefix("http://") {
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
@@ -71,10 +100,10 @@ pub(super) fn ready(node: &Node) -> Read<Ready> {
             return Err(Fault::new(node, "must have a path without spaces")
                 .help("write other characters as %XX"));
         }
-        return Ok(Ready::Http {
+        return Ok(Some(Check::Http {
             authority: host_port(node, authority)?,
             path: path.to_owned(),
-        });
+        }));
     }
     if let Some(rest) = text.strip_prefix("exec:") {
         let words: Vec<String> = rest.split_whitespace().map(str::to_owned).collect();
@@ -89,15 +118,12 @@ pub(super) fn ready(node: &Node) -> Read<Ready> {
             )
             .help("there is no shell: words are split at white space; put the rest in a script"));
         }
-        return Ok(Ready::Exec(words));
+        return Ok(Some(Check::Exec(words)));
     }
     if text.starts_with("https://") {
         return Err(refuse().help("https is not spoken here: use http:// on the loopback, or exec: with a client of yours"));
     }
-    Err(match did_you_mean(&text, ["immediately", "notify"]) {
-        Some(guess) => refuse().help(format!("did you mean {guess:?}?")),
-        None => refuse(),
-    })
+    Ok(None)
 }
 
 /// Reads a `HOST:PORT` that is to be connected to; the host may be a name.

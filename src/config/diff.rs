@@ -102,6 +102,8 @@ fn same_process(a: &Program, b: &Program) -> bool {
         && (a.nice, a.oom_score_adj) == (b.nice, b.oom_score_adj)
         && a.limits == b.limits
         && a.log_file == b.log_file
+        // Whether somebody listens for it is told in the environment.
+        && a.watchdog == b.watchdog
 }
 
 fn daemon_keys(old: &Config, new: &Config) -> Vec<String> {

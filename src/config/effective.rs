@@ -7,7 +7,7 @@ use std::path::Path;
 use nix::sys::signal::Signal;
 
 use super::load::Loaded;
-use super::model::{Config, KillMode, Limit, Listen, LogFormat, LogLevel, Program, Ready};
+use super::model::{Check, Config, KillMode, Limit, Listen, LogFormat, LogLevel, Program, Ready};
 use super::origins::Origin;
 use super::schema::{Key, Section, reference};
 use super::text::{length, size, string, strings};
@@ -194,6 +194,13 @@ fn program_value(program: &Program, key: &str, shown: Environment) -> Option<Str
             KillMode::Process => "process",
         })),
         "ready" => Some(string(&ready(&program.ready))),
+        "health_check" => Some(string(
+            &program.health.check.as_ref().map(check).unwrap_or_default(),
+        )),
+        "health_interval" => Some(string(&length(program.health.interval))),
+        "health_timeout" => Some(string(&length(program.health.timeout))),
+        "health_failures" => Some(program.health.failures.to_string()),
+        "watchdog" => Some(string(&length(program.watchdog.unwrap_or_default()))),
         "log_file" => path_or_empty(program.log_file.as_deref()),
         "metrics_address" => program.metrics_address.as_deref().map(string),
         _ => policy_value(program, key),
@@ -281,8 +288,14 @@ fn ready(ready: &Ready) -> String {
     match ready {
         Ready::Immediately => "immediately".to_owned(),
         Ready::Notify => "notify".to_owned(),
-        Ready::Tcp(target) => format!("tcp://{target}"),
-        Ready::Http { authority, path } => format!("http://{authority}{path}"),
-        Ready::Exec(words) => format!("exec:{}", words.join(" ")),
+        Ready::Check(of) => check(of),
+    }
+}
+
+fn check(check: &Check) -> String {
+    match check {
+        Check::Tcp(target) => format!("tcp://{target}"),
+        Check::Http { authority, path } => format!("http://{authority}{path}"),
+        Check::Exec(words) => format!("exec:{}", words.join(" ")),
     }
 }

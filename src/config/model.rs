@@ -142,6 +142,10 @@ pub struct Program {
     pub kill_mode: KillMode,
     /// When it counts as ready.
     pub ready: Ready,
+    /// Whether it still does its work.
+    pub health: Health,
+    /// The longest silence between two `WATCHDOG=1`; `None`: nobody listens for them.
+    pub watchdog: Option<Duration>,
     /// `None`: into the daemon log, prefixed with the name.
     pub log_file: Option<PathBuf>,
     /// `HOST:PORT` where the program itself can be scraped; published on `/sd`.
@@ -173,15 +177,58 @@ pub enum Ready {
     Immediately,
     /// When it sends `READY=1` (sd_notify).
     Notify,
-    /// When this `HOST:PORT` accepts a connection.
+    /// When it passes this check.
+    Check(Check),
+}
+
+/// A question to a program from outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// Passed when this `HOST:PORT` accepts a connection.
     Tcp(String),
-    /// When a GET of this URL answers 2xx.
+    /// Passed when a GET of this URL answers 2xx.
     Http {
         /// `HOST:PORT`.
         authority: String,
         /// With its leading `/`.
         path: String,
     },
-    /// When this command exits with 0.
+    /// Passed when this command exits with 0.
     Exec(Vec<String>),
+}
+
+impl Check {
+    /// Returns the label value used in metrics.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Tcp(_) => "tcp",
+            Self::Http { .. } => "http",
+            Self::Exec(_) => "exec",
+        }
+    }
+}
+
+/// Whether a program that is ready still does its work, asked again and again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// `None`: nobody asks.
+    pub check: Option<Check>,
+    /// From ready to the first check, and from the end of each to the next; positive.
+    pub interval: Duration,
+    /// A check that takes longer has failed; positive.
+    pub timeout: Duration,
+    /// Failed checks in a row at which the program is ended; 1 or more.
+    pub failures: u32,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            check: None,
+            interval: Duration::from_secs(10),
+            timeout: Duration::from_secs(5),
+            failures: 3,
+        }
+    }
 }

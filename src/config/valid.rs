@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::addresses::{endpoint, listen, ready, target};
+use super::addresses::{endpoint, health_check, listen, ready, target};
 use super::collections;
 use super::layers::{Keys, Layers};
 use super::model::{
-    Config, Daemon, KillMode, LogFormat, LogLevel, Metrics, Program, Ready, Tracing,
+    Config, Daemon, Health, KillMode, LogFormat, LogLevel, Metrics, Program, Ready, Tracing,
 };
 use super::node::{Node, Place};
 use super::problem::{Fault, Problem};
@@ -242,6 +242,8 @@ fn blank(base: &Path) -> Program {
         stop_signal: nix::sys::signal::Signal::SIGTERM as i32,
         kill_mode: KillMode::Family,
         ready: Ready::Immediately,
+        health: Health::default(),
+        watchdog: None,
         log_file: None,
         metrics_address: None,
     }
@@ -291,8 +293,28 @@ fn program(r: &mut Reader<'_>, silent: &Program) -> Program {
             silent.kill_mode,
         ),
         ready,
+        health: health(r, &silent.health),
+        watchdog: Some(r.read(
+            "watchdog",
+            values::duration,
+            silent.watchdog.unwrap_or_default(),
+        ))
+        .filter(|silence| !silence.is_zero()),
         log_file: r.path("log_file", silent.log_file.clone()),
         metrics_address: r.read("metrics_address", target, silent.metrics_address.clone()),
+    }
+}
+
+fn health(r: &mut Reader<'_>, silent: &Health) -> Health {
+    Health {
+        check: r.read("health_check", health_check, silent.check.clone()),
+        interval: r.read(
+            "health_interval",
+            values::positive_duration,
+            silent.interval,
+        ),
+        timeout: r.read("health_timeout", values::positive_duration, silent.timeout),
+        failures: r.read("health_failures", |n| values::count(n, 1), silent.failures),
     }
 }
 

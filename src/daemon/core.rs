@@ -9,13 +9,16 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep_until;
 
+use super::commands::{Commands, Purpose};
 use super::crash_records::CrashRecords;
+use super::health::Health;
 use super::orders::Orders;
 use super::progress::{self, StartUp};
 use super::readiness::{Found, Readiness};
 use super::reload::Reloads;
 use super::slots::Slot;
-use crate::config::{self, Ready};
+use super::watchdog::Watchdogs;
+use crate::config::{self, Check, Ready};
 use crate::control::server::Command;
 use crate::observe::{App, DaemonEvent, Observer, StreamCounts};
 use crate::os::children::{Children, News, Stdio};
@@ -25,8 +28,8 @@ use crate::os::memory;
 use crate::os::notify::{Notification, NotifySocket, Systemd};
 use crate::os::signals::{Signal, Signals};
 use crate::supervision::{
-    Action, Event, FailureKind, Fleet, Id, Input, Moment, Outbox, Outcome, Output, Request, Run,
-    SpawnFailure, State,
+    Action, Ailment, Event, FailureKind, Fleet, Id, Input, Moment, Outbox, Outcome, Output,
+    Request, Run, SpawnFailure, State, WaitStatus,
 };
 
 /// Timers of the runtime are this coarse: waking that much late is no lag.
@@ -56,6 +59,9 @@ pub(super) struct Core {
     pub logs: Logs,
     pub journal: Journal,
     pub readiness: Readiness,
+    pub health: Health,
+    pub watchdogs: Watchdogs,
+    pub commands: Commands,
     pub orders: Orders,
     pub reloads: Reloads,
     pub start_up: StartUp,
@@ -92,7 +98,6 @@ impl Core {
                 biased;
                 news = self.children.next() => self.take_all_news(news),
                 signal = inbox.signals.next() => self.obey(signal),
-                Some(found) = inbox.probed.recv() => self.probed(found),
                 notification = inbox.notifications.recv(), if !inbox.deaf => match notification {
                     Ok(notification) => self.notified(&notification),
                     // A broken socket is not asked again: that would only spin.
@@ -101,6 +106,8 @@ impl Core {
                         inbox.deaf = true;
                     }
                 },
+                // After the notifications: one of those may have just been in time.
+                Some(found) = inbox.probed.recv() => self.probed(found),
                 Some(command) = inbox.commands.recv() => self.command(command),
                 Some(ping) = inbox.pings.recv() => drop(ping.send(())),
                 () = sleep_until(deadline.unwrap_or_else(Instant::now).into()), if deadline.is_some() => self.timer(),
@@ -136,7 +143,8 @@ impl Core {
             },
         )?;
         let counters = self.logs.counters(id);
-        let about = slot.about(Arc::new(move || {
+        let health = self.health.tally(id, &slot.program.health);
+        let log_counters = Arc::new(move || {
             [Stream::Stdout, Stream::Stderr].map(|stream| {
                 let of = counters.of(stream);
                 StreamCounts {
@@ -145,8 +153,8 @@ impl Core {
                     dropped: of.dropped(),
                 }
             })
-        }));
-        self.observer.add(id, about);
+        });
+        self.observer.add(id, slot.about(log_counters, health));
         Ok(())
     }
 
@@ -185,11 +193,7 @@ impl Core {
         match news {
             News::Exited {
                 id, run, status, ..
-            } if Readiness::is_command(id) => {
-                if let Some(found) = self.readiness.command_ended(run, status) {
-                    self.probed(found);
-                }
-            }
+            } if Commands::is_command(id) => self.command_ended(run, status),
             News::Exited {
                 id,
                 run,
@@ -203,7 +207,7 @@ impl Core {
                     family,
                 },
             ),
-            News::FamilyGone { id, .. } if Readiness::is_command(id) => {}
+            News::FamilyGone { id, .. } if Commands::is_command(id) => {}
             News::FamilyGone { id, run } => self.step(id, Input::FamilyGone(run)),
             News::OrphanReaped { .. } => {}
         }
@@ -213,7 +217,7 @@ impl Core {
     /// output and a new life is noted after the old one.
     fn file(&mut self, news: News) {
         match news {
-            News::Exited { id, .. } | News::FamilyGone { id, .. } if Readiness::is_command(id) => {}
+            News::Exited { id, .. } | News::FamilyGone { id, .. } if Commands::is_command(id) => {}
             News::Exited {
                 id, run, family, ..
             } => {
@@ -266,13 +270,57 @@ impl Core {
         if let Some(run) = self.readiness.who_is_ready(notification) {
             self.probed(Found::Ready(run));
         }
+        if let Some(run) = self.watchdogs.hear(notification) {
+            self.step(run.id(), Input::Failing(run, Ailment::Watchdog));
+        }
     }
 
     fn probed(&mut self, found: Found) {
         match found {
             Found::Ready(run) => self.step(run.id(), Input::Ready(run)),
-            Found::TryAgain(run) => self.readiness.try_command(run, &mut self.children),
+            Found::TryAgain(run) => {
+                let children = &mut self.children;
+                self.readiness
+                    .try_command(run, &mut self.commands, children);
+            }
+            Found::Health(report) => self.checked(report),
+            Found::Silent(silence) => {
+                if let Some(run) = self.watchdogs.ran_out(&silence) {
+                    self.step(run.id(), Input::Failing(run, Ailment::Watchdog));
+                }
+            }
         }
+    }
+
+    fn command_ended(&mut self, command: Run, status: WaitStatus) {
+        match self.commands.ended(command) {
+            Some((Purpose::Readiness, of)) => {
+                if let Some(found) = self.readiness.command_ended(of, status) {
+                    self.probed(found);
+                }
+            }
+            Some((Purpose::Health, of)) => self.check_ended((command, of), status),
+            None => {}
+        }
+    }
+
+    /// Begins to look after a run that is ready.
+    fn look_after(&mut self, run: Run) {
+        self.forget_readiness(run);
+        let Some(pid) = self.children.pid(run) else {
+            return;
+        };
+        self.begin_checks(run);
+        let slot = self.slots.get(&run.id());
+        if let Some(limit) = slot.and_then(|slot| slot.program.watchdog) {
+            self.watchdogs.begin(run, pid, limit);
+        }
+    }
+
+    /// A run is being ended, or gone: it may be silent.
+    fn leave_alone(&mut self, run: Run) {
+        self.end_checks(run);
+        self.watchdogs.forget(run);
     }
 
     /// Nobody has to find out any more whether this run is ready.
@@ -313,7 +361,7 @@ impl Core {
         .min()
     }
 
-    fn step(&mut self, id: Id, input: Input) {
+    pub fn step(&mut self, id: Id, input: Input) {
         let at = self.moment();
         self.fleet.step(at, id, input, &mut self.out);
     }
@@ -380,20 +428,21 @@ impl Core {
             Event::Started { run, pid, .. } => {
                 self.attend(id, *run, *pid);
             }
-            Event::Ready { run, .. } => self.forget_readiness(*run),
+            Event::Ready { run, .. } => self.look_after(*run),
+            Event::Stopping { run, .. } => self.leave_alone(*run),
+            Event::Exited(exit) => self.leave_alone(exit.run),
             Event::Removed => {
                 self.slots.remove(&id);
                 self.observer.remove(id);
                 self.logs.forget(id);
+                self.health.remove(id);
                 self.changed.remove(&id);
             }
             Event::Waiting { .. }
             | Event::StartFailed { .. }
             | Event::StartDeferred { .. }
             | Event::StartTimedOut { .. }
-            | Event::Exited(_)
             | Event::FamilyLeft { .. }
-            | Event::Stopping { .. }
             | Event::StopEscalated { .. }
             | Event::Unkillable { .. }
             | Event::Stopped { .. }
@@ -411,11 +460,13 @@ impl Core {
         };
         self.journal.running(id.0, pid, &slot.display_name());
         let command = match &slot.program.ready {
-            Ready::Exec(command) => slot
+            Ready::Check(Check::Exec(command)) => slot
                 .launch(&self.inherited, self.readiness.notify_address())
                 .ok()
                 .map(|launch| slot.probe_launch(command, &launch)),
-            Ready::Immediately | Ready::Notify | Ready::Tcp(_) | Ready::Http { .. } => None,
+            Ready::Immediately
+            | Ready::Notify
+            | Ready::Check(Check::Tcp(_) | Check::Http { .. }) => None,
         };
         if let Some(found) = self.readiness.begin(run, pid, &slot.program.ready, command) {
             self.probed(found);

@@ -1,7 +1,9 @@
 //! The daemon: puts the rooms together, runs the loop, and takes everything down again.
 
+mod commands;
 mod core;
 mod crash_records;
+mod health;
 mod leftovers;
 mod linger;
 mod orders;
@@ -9,7 +11,10 @@ mod outside;
 mod progress;
 mod readiness;
 mod reload;
+mod senders;
 mod slots;
+mod task;
+mod watchdog;
 mod web;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -220,7 +225,10 @@ async fn supervise(start: Start, open: Open, tracing: Option<&Tracing>) -> Resul
         app: Arc::clone(&app),
         logs: open.logs,
         journal: journal.clone(),
+        health: health::Health::new(probed.clone()),
+        watchdogs: watchdog::Watchdogs::new(probed.clone()),
         readiness: readiness::Readiness::new(inbox.notifications.address().to_owned(), probed),
+        commands: commands::Commands::default(),
         orders: orders::Orders::default(),
         reloads: reload::Reloads::new(start.sources, config.file.as_deref()),
         start_up: progress::StartUp::new(start.detached),

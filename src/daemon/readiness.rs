@@ -1,26 +1,36 @@
 //! Finding out that a program is ready: each way ends as the same input.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
 
-use crate::config::Ready;
-use crate::os::children::{Children, Launch, Stdio};
+use super::commands::{Commands, Purpose};
+use super::senders::Senders;
+use super::task::Task;
+use super::{health, watchdog};
+use crate::config::{Check, Ready};
+use crate::os::children::{Children, Launch};
 use crate::os::notify::Notification;
-use crate::os::{notify, probe};
-use crate::supervision::{Id, Run, WaitStatus};
+use crate::os::probe;
+use crate::supervision::{Run, WaitStatus};
 
-/// Slots of readiness commands are told from those of programs by this bit.
-const PROBE: u32 = 1 << 31;
+/// How long a connection may take: whoever listens accepts at once.
+const TCP_LIMIT: Duration = Duration::from_secs(1);
+/// How long a whole HTTP exchange may take: health pages that look at a database are slower.
+const HTTP_LIMIT: Duration = Duration::from_secs(5);
 
-/// What a probe has found.
-#[derive(Clone, Copy, Debug)]
+/// What has been found out about a program.
+#[derive(Debug)]
 pub(super) enum Found {
     /// The program is ready.
     Ready(Run),
     /// Its readiness command should be tried once more.
     TryAgain(Run),
+    /// Its health check has something to say.
+    Health(health::Report),
+    /// It has not been heard of for as long as its watchdog allows.
+    Silent(watchdog::Silence),
 }
 
 /// Runs that have not said or shown yet that they are ready.
@@ -28,26 +38,18 @@ pub(super) struct Readiness {
     notify_address: String,
     found: mpsc::Sender<Found>,
     awaited: HashMap<Run, Awaited>,
-    /// Readiness commands under way, by their own run.
-    commands: HashMap<Run, Run>,
-    probes: u32,
+    /// Those of them that have to say it.
+    senders: Senders,
 }
 
 struct Awaited {
     pid: i32,
     attempts: u32,
-    /// The task that asks again and again, or waits to.
-    task: Option<AbortHandle>,
-    command: Option<(Run, Launch)>,
-    by_notification: bool,
-}
-
-impl Drop for Awaited {
-    fn drop(&mut self) {
-        if let Some(task) = &self.task {
-            task.abort();
-        }
-    }
+    /// Asks again and again, or waits to.
+    task: Option<Task>,
+    /// How the readiness command is launched, and the one under way.
+    launch: Option<Launch>,
+    command: Option<Run>,
 }
 
 impl Readiness {
@@ -56,8 +58,7 @@ impl Readiness {
             notify_address,
             found,
             awaited: HashMap::new(),
-            commands: HashMap::new(),
-            probes: 0,
+            senders: Senders::default(),
         }
     }
 
@@ -66,33 +67,35 @@ impl Readiness {
         &self.notify_address
     }
 
-    /// Begins to wait for a run. `command` is how its readiness command would be launched.
+    /// Begins to wait for a run. `launch` is how its readiness command would be launched.
     pub fn begin(
         &mut self,
         run: Run,
         pid: i32,
         ready: &Ready,
-        command: Option<Launch>,
+        launch: Option<Launch>,
     ) -> Option<Found> {
         let task = match ready {
             Ready::Immediately => return None,
-            Ready::Notify | Ready::Exec(_) => None,
-            Ready::Tcp(authority) => Some(self.ask_tcp(run, authority.clone())),
-            Ready::Http { authority, path } => {
+            Ready::Notify => {
+                self.senders.expect(run, pid);
+                None
+            }
+            Ready::Check(Check::Exec(_)) => None,
+            Ready::Check(Check::Tcp(authority)) => Some(self.ask_tcp(run, authority.clone())),
+            Ready::Check(Check::Http { authority, path }) => {
                 Some(self.ask_http(run, authority.clone(), path.clone()))
             }
         };
-        let by_notification = *ready == Ready::Notify;
-        let is_command = command.is_some();
-        let command = command.map(|launch| (run, launch));
+        let is_command = launch.is_some();
         self.awaited.insert(
             run,
             Awaited {
                 pid,
                 attempts: 0,
                 task,
-                command,
-                by_notification,
+                launch,
+                command: None,
             },
         );
         is_command.then_some(Found::TryAgain(run))
@@ -100,46 +103,35 @@ impl Readiness {
 
     /// It is ready, or gone: nobody asks any more. A readiness command under way is to be killed.
     pub fn forget(&mut self, run: Run) -> Option<Run> {
-        self.awaited.remove(&run)?;
-        self.commands
-            .iter()
-            .find(|(_, of)| **of == run)
-            .map(|(command, _)| *command)
+        let awaited = self.awaited.remove(&run)?;
+        self.senders.forget(run, awaited.pid);
+        awaited.command
     }
 
     /// Starts the readiness command of a run once more.
-    pub fn try_command(&mut self, run: Run, children: &mut Children) {
-        let Some(Awaited {
-            command: Some((_, launch)),
-            ..
-        }) = self.awaited.get(&run)
-        else {
+    pub fn try_command(&mut self, run: Run, commands: &mut Commands, children: &mut Children) {
+        let Some(awaited) = self.awaited.get_mut(&run) else {
             return;
         };
-        self.probes = self.probes.wrapping_add(1);
-        let command = Run::new(Id(PROBE | run.id().0), self.probes);
-        let started = silence()
-            .is_ok_and(|stdio| children.spawn(command.id(), command, launch, stdio).is_ok());
-        if started {
-            self.commands.insert(command, run);
-        } else {
+        let Some(launch) = &awaited.launch else {
+            return;
+        };
+        awaited.command = commands
+            .start((Purpose::Readiness, run), launch, children)
+            .ok();
+        if awaited.command.is_none() {
             self.wait_and_try_again(run);
         }
     }
 
-    /// Takes the end of a readiness command.
-    pub fn command_ended(&mut self, command: Run, status: WaitStatus) -> Option<Found> {
-        let run = self.commands.remove(&command)?;
+    /// Takes the end of the readiness command of a run.
+    pub fn command_ended(&mut self, run: Run, status: WaitStatus) -> Option<Found> {
+        self.awaited.get_mut(&run)?.command = None;
         if status.code() == Some(0) {
-            return self.awaited.contains_key(&run).then_some(Found::Ready(run));
+            return Some(Found::Ready(run));
         }
         self.wait_and_try_again(run);
         None
-    }
-
-    /// Whether a run is the one of a readiness command.
-    pub fn is_command(id: Id) -> bool {
-        id.0 & PROBE != 0
     }
 
     /// Finds the run that a READY=1 speaks for: its main process or a descendant of it sent it.
@@ -147,54 +139,33 @@ impl Readiness {
         if !notification.is_ready() {
             return None;
         }
-        let by_itself = self
-            .awaited
-            .iter()
-            .find(|(_, a)| a.by_notification && a.pid == notification.pid);
-        let by_descent = || {
-            self.awaited
-                .iter()
-                .find(|(_, a)| a.by_notification && notify::belongs(notification.pid, a.pid))
-        };
-        by_itself
-            .or_else(by_descent)
-            .map(|(run, _)| *run)
-            .or_else(|| self.only_one_if_gone(notification.pid))
+        self.senders
+            .speaks_for(notification.pid)
+            .or_else(|| self.senders.spoke_for(notification.pid))
     }
 
-    /// A sender that is gone, as `systemd-notify` always is, can be placed only where a single
-    /// program is waited for.
-    fn only_one_if_gone(&self, pid: i32) -> Option<Run> {
-        let mut waiting = self.awaited.iter().filter(|(_, a)| a.by_notification);
-        let (run, _) = waiting.next()?;
-        let gone = !std::path::Path::new(&format!("/proc/{pid}")).exists();
-        (gone && waiting.next().is_none()).then_some(*run)
-    }
-
-    fn ask_tcp(&self, run: Run, authority: String) -> AbortHandle {
+    fn ask_tcp(&self, run: Run, authority: String) -> Task {
         let found = self.found.clone();
-        tokio::spawn(async move {
+        Task::spawn(async move {
             let mut attempt = 0;
-            while probe::tcp(&authority).await.is_err() {
+            while probe::tcp(&authority, TCP_LIMIT).await.is_err() {
                 tokio::time::sleep(probe::retry_delay(attempt)).await;
                 attempt += 1;
             }
             let _ = found.send(Found::Ready(run)).await;
         })
-        .abort_handle()
     }
 
-    fn ask_http(&self, run: Run, authority: String, path: String) -> AbortHandle {
+    fn ask_http(&self, run: Run, authority: String, path: String) -> Task {
         let found = self.found.clone();
-        tokio::spawn(async move {
+        Task::spawn(async move {
             let mut attempt = 0;
-            while probe::http(&authority, &path).await.is_err() {
+            while probe::http(&authority, &path, HTTP_LIMIT).await.is_err() {
                 tokio::time::sleep(probe::retry_delay(attempt)).await;
                 attempt += 1;
             }
             let _ = found.send(Found::Ready(run)).await;
         })
-        .abort_handle()
     }
 
     fn wait_and_try_again(&mut self, run: Run) {
@@ -204,31 +175,17 @@ impl Readiness {
         };
         let delay = probe::retry_delay(awaited.attempts);
         awaited.attempts += 1;
-        let task = tokio::spawn(async move {
+        awaited.task = Some(Task::spawn(async move {
             tokio::time::sleep(delay).await;
             let _ = found.send(Found::TryAgain(run)).await;
-        });
-        awaited.task = Some(task.abort_handle());
+        }));
     }
-}
-
-/// What a readiness command says is for nobody.
-fn silence() -> std::io::Result<Stdio> {
-    let null = || {
-        std::fs::OpenOptions::new()
-            .write(true)
-            .open("/dev/null")
-            .map(Into::into)
-    };
-    Ok(Stdio {
-        stdout: null()?,
-        stderr: null()?,
-    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::supervision::Id;
 
     /// A process that was, and whose number nobody has: it is above the kernel's greatest.
     const GONE: i32 = i32::MAX;

@@ -251,6 +251,7 @@ impl Core {
             self.fleet.update(id, slot.member());
             self.slots.insert(id, slot);
             self.changed.insert(id);
+            self.change_checks(id);
         }
         Ok(())
     }

@@ -7,10 +7,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::{self, KillMode, Ready};
-use crate::observe::{About, LogCounters};
+use crate::observe::{About, HealthTally, LogCounters};
 use crate::os::children::Launch;
 use crate::os::limits::Resource;
 use crate::supervision::{FailureKind, Member, RestartMode, SpawnFailure};
+
+/// Where a program notifies us: see sd_notify(3).
+const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
+/// How often it has to, in microseconds: see sd_watchdog_enabled(3).
+const WATCHDOG_USEC: &str = "WATCHDOG_USEC";
 
 /// One replica of a program, as configured.
 #[derive(Clone, Debug)]
@@ -37,7 +42,7 @@ impl Slot {
         }
     }
 
-    pub fn about(&self, log_counters: LogCounters) -> About {
+    pub fn about(&self, log_counters: LogCounters, health: Option<Arc<HealthTally>>) -> About {
         let program = &self.program;
         About {
             name: program.name.clone(),
@@ -56,6 +61,7 @@ impl Slot {
             crash_window: program.policy.crash_window,
             metrics_address: program.metrics_address.clone(),
             log_counters,
+            health,
         }
     }
 
@@ -79,8 +85,14 @@ impl Slot {
         for (key, value) in &program.environment {
             environment.insert(key.into(), value.into());
         }
-        if program.ready == Ready::Notify {
-            environment.insert("NOTIFY_SOCKET".into(), notify.into());
+        if program.ready == Ready::Notify || program.watchdog.is_some() {
+            environment.insert(NOTIFY_SOCKET.into(), notify.into());
+        }
+        if let Some(silence) = program.watchdog {
+            // Without WATCHDOG_PID it is meant for whoever finds it: the main process is not there
+            // yet.
+            let microseconds = silence.as_micros().to_string();
+            environment.insert(WATCHDOG_USEC.into(), microseconds.into());
         }
         Ok(Launch {
             argv: program.command.clone(),
@@ -100,10 +112,14 @@ impl Slot {
         })
     }
 
-    /// A launch of its readiness command, in its own surroundings.
+    /// A launch of a command that finds out about it, in its own surroundings. What it has to
+    /// notify is not for another to say.
     pub fn probe_launch(&self, command: &[String], launch: &Launch) -> Launch {
+        let environment = launch.environment.iter();
+        let own = |(key, _): &&(OsString, OsString)| key != NOTIFY_SOCKET && key != WATCHDOG_USEC;
         Launch {
             argv: command.to_vec(),
+            environment: environment.filter(own).cloned().collect(),
             family: true,
             ..launch.clone()
         }

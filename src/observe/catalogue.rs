@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::resources::Usage;
-use super::{About, Identity, Observer, Setup, StreamCounts};
+use super::{About, HealthTally, Identity, Observer, Setup, StreamCounts};
 use crate::supervision::{Event, Exit, ExitReason, Id, Run, State, View, WaitStatus};
 
 /// A family of metrics.
@@ -122,6 +122,7 @@ fn about() -> About {
         crash_window: Duration::ZERO,
         metrics_address: None,
         log_counters: Arc::new(|| [StreamCounts::default(); 2]),
+        health: Some(Arc::new(HealthTally::new("tcp"))),
     }
 }
 

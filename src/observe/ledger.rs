@@ -128,10 +128,10 @@ impl LastExit {
     }
 }
 
-/// Says how a run ended: "exit code 3", "SIGKILL (out of memory)", "not ready in time (SIGTERM)".
+/// Says how a process ended: "exit code 3", "SIGSEGV (core dumped)".
 #[must_use]
-pub fn describe(reason: ExitReason, status: WaitStatus) -> String {
-    let how = match status {
+pub fn how(status: WaitStatus) -> String {
+    match status {
         WaitStatus::Exited { code } => format!("exit code {code}"),
         WaitStatus::Signaled {
             signal,
@@ -142,7 +142,13 @@ pub fn describe(reason: ExitReason, status: WaitStatus) -> String {
         }
         WaitStatus::Signaled { signal, .. } => text::signal(signal),
         WaitStatus::Lost => "unknown, someone else reaped it".to_owned(),
-    };
+    }
+}
+
+/// Says how a run ended: "exit code 3", "SIGKILL (out of memory)", "not ready in time (SIGTERM)".
+#[must_use]
+pub fn describe(reason: ExitReason, status: WaitStatus) -> String {
+    let how = how(status);
     let why = match reason {
         ExitReason::Oom => "out of memory",
         ExitReason::MemoryLimit => "memory limit exceeded",

@@ -14,6 +14,7 @@ mod crashes;
 mod daemon_events;
 mod deadline;
 mod exposition;
+mod health;
 mod http;
 mod ledger;
 pub mod log;
@@ -43,8 +44,9 @@ pub use catalogue::{Described, catalogue, read_off};
 pub use crashes::CrashHistory;
 pub use daemon_events::DaemonEvent;
 pub use exposition::{CONTENT_TYPE, Reader};
+pub use health::{Checked, HealthTally};
 pub use http::{Alive, App, Listener, serve};
-pub use ledger::describe;
+pub use ledger::{describe, how};
 pub use observer::{Observer, Setup};
 pub use process_metrics::ProcessMetrics;
 pub use program_metrics::ProgramCollector;
@@ -96,6 +98,8 @@ pub struct About {
     pub metrics_address: Option<String>,
     /// Its captured output.
     pub log_counters: LogCounters,
+    /// Its health check, where it has one.
+    pub health: Option<Arc<HealthTally>>,
 }
 
 impl std::fmt::Debug for About {

@@ -33,7 +33,7 @@ pub struct Setup {
 /// Turns events into counters, log lines, crash records and the published snapshot. Owned by the
 /// loop; log lines go through the `tracing` dispatcher of the calling thread ([`super::log`]).
 pub struct Observer {
-    records: BTreeMap<Id, Record>,
+    pub(super) records: BTreeMap<Id, Record>,
     changed: BTreeSet<Id>,
     pub(super) draft: Published,
     published: watch::Sender<Arc<Published>>,
@@ -139,6 +139,7 @@ impl Observer {
             shown: Arc::default(),
             crash: None,
             pause: None,
+            failing: None,
             stopping: None,
         };
         self.records.insert(id, record);

@@ -1,8 +1,8 @@
 //! The catalogue of program metrics: name, help, type, and what goes in. Sorted by name.
 
-use super::StreamCounts;
 use super::program_metrics::{Row, Series};
 use super::text::unix_seconds;
+use super::{HealthTally, StreamCounts};
 use crate::supervision::{Cause, ExitReason, FailureKind, State};
 
 /// What kind of metric a family holds.
@@ -117,6 +117,21 @@ pub(super) const FAMILIES: &[Family] = &[
         "eternal_program_gave_up_total",
         "Times the program was given up.",
         |row, out| out.plain(number(row.program.ledger.gave_up)),
+    ),
+    counter(
+        "eternal_program_health_check_failures_total",
+        "Health checks that failed.",
+        |row, out| health(row, out, |tally| number(tally.failures())),
+    ),
+    gauge(
+        "eternal_program_health_check_up",
+        "Whether the last health check passed; 1 before the first.",
+        |row, out| health(row, out, |tally| flag(tally.is_up())),
+    ),
+    counter(
+        "eternal_program_health_checks_total",
+        "Health checks made.",
+        |row, out| health(row, out, |tally| number(tally.checks())),
     ),
     gauge(
         "eternal_program_info",
@@ -349,6 +364,13 @@ pub(super) const fn number(count: u64) -> f64 {
 
 fn flag(value: bool) -> f64 {
     f64::from(u8::from(value))
+}
+
+/// Only programs with a health check have a series.
+fn health(row: &Row<'_>, out: &mut (dyn Series + '_), read: fn(&HealthTally) -> f64) {
+    if let Some(tally) = &row.program.about.health {
+        out.add(&[("check", tally.check())], read(tally));
+    }
 }
 
 fn info(row: &Row<'_>, out: &mut (dyn Series + '_)) {

@@ -230,7 +230,7 @@ mod tests {
     use super::super::program_families::FAMILIES;
     use super::super::program_metrics::{families, rows};
     use super::super::resources::Usage;
-    use super::super::{About, Identity, Observer, Setup, StreamCounts};
+    use super::super::{About, HealthTally, Identity, Observer, Setup, StreamCounts};
     use super::*;
     use crate::supervision::{Cause, Event, Exit, ExitReason, Id, Run, State, View, WaitStatus};
 
@@ -276,6 +276,7 @@ mod tests {
             crash_window: Duration::from_secs(60),
             metrics_address: None,
             log_counters: Arc::new(|| [StreamCounts::default(); 2]),
+            health: (name == "plain").then(|| Arc::new(HealthTally::new("http"))),
         }
     }
 

@@ -23,6 +23,8 @@ pub(super) struct Record {
     pub(super) crash: Option<api::Crash>,
     /// An end that a restart may follow: when it was seen, and the delays decided since.
     pub(super) pause: Option<(Instant, Duration)>,
+    /// Why its last health check failed, if it did.
+    pub(super) failing: Option<String>,
     /// It was asked to go at this moment, and is not gone yet.
     pub(super) stopping: Option<Instant>,
 }
@@ -33,6 +35,7 @@ pub(super) type Line<'a> = (Level, &'static str, String, Facts<'a>);
 impl Record {
     pub(super) fn started(&mut self, cause: Option<Cause>, now: Instant) {
         self.ledger.start(cause);
+        self.failing = None;
         self.gone(now);
         // One that came before its delay was over is a person's doing, and has no latency.
         if let Some((since, delay)) = self.pause.take()
@@ -66,9 +69,17 @@ impl Record {
 
     pub(super) fn exited(&mut self, exit: &Exit, now: Instant, at: SystemTime) {
         self.ledger.exit(exit, at);
-        // After a start that took too long the policy has the next word, not an order.
-        if exit.reason == ExitReason::StartupTimeout {
+        // After an end of our own making the policy has the next word, not an order.
+        if matches!(
+            exit.reason,
+            ExitReason::StartupTimeout | ExitReason::Health | ExitReason::Watchdog
+        ) {
             self.gone(now);
+        }
+        if let (ExitReason::Health, Some(why), Some(last)) =
+            (exit.reason, self.failing.take(), &mut self.ledger.last_exit)
+        {
+            last.description = format!("{}: {why}", last.description).into();
         }
         self.pause = Some((now, Duration::ZERO));
         if exit.reason.is_crash() {

@@ -33,6 +33,13 @@ pub(super) struct Facts<'a> {
     pub delay: Option<Duration>,
 }
 
+impl Telling<'_> {
+    /// Says it in the log alone.
+    pub(super) fn log(&self) {
+        emit(self);
+    }
+}
+
 /// Says it.
 pub(super) fn tell(what: Telling<'_>, at: SystemTime, events: &broadcast::Sender<EventRecord>) {
     emit(&what);

@@ -28,7 +28,7 @@ const PATH_LIMIT: usize = 108;
 /// As many descriptors as the kernel lets a message carry.
 const FD_LIMIT: usize = 253;
 
-/// The socket on which children with `ready = "notify"` report.
+/// The socket on which children with `ready = "notify"` or a `watchdog` report.
 ///
 /// The kernel vouches for the sender's pid, so anyone may write to it, and the daemon drops what
 /// does not come from a family of its own.
@@ -129,9 +129,23 @@ impl Notification {
     /// Tells whether it says READY=1.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.state
-            .iter()
-            .any(|(key, value)| key == "READY" && value == "1")
+        self.says("READY", "1")
+    }
+
+    /// Tells whether it says WATCHDOG=1: the sender does its work.
+    #[must_use]
+    pub fn is_sign_of_life(&self) -> bool {
+        self.says("WATCHDOG", "1")
+    }
+
+    /// Tells whether it says WATCHDOG=trigger: the sender finds itself unable to go on.
+    #[must_use]
+    pub fn triggers_watchdog(&self) -> bool {
+        self.says("WATCHDOG", "trigger")
+    }
+
+    fn says(&self, key: &str, value: &str) -> bool {
+        self.state.iter().any(|(k, v)| k == key && v == value)
     }
 }
 
@@ -146,23 +160,23 @@ impl Drop for NotifySocket {
     }
 }
 
-/// Tells whether `pid` belongs to the family of `main_pid`: itself, a member of its session, or a
-/// descendant. False for a process that is gone already.
-#[must_use]
-pub fn belongs(pid: i32, main_pid: i32) -> bool {
+/// Finds the family that `pid` belongs to: `known` says which processes are main processes. It is
+/// one itself, a member of the session of one, or a descendant. `None` for a process that is gone
+/// already.
+pub fn family_of<T>(pid: i32, known: impl Fn(i32) -> Option<T>) -> Option<T> {
     let mut at = pid;
     // Deeper than any real family; a line of parents that changes while it is read may be endless.
     for _ in 0..1024 {
-        if at == main_pid {
-            return true;
+        if let Some(found) = known(at) {
+            return Some(found);
         }
-        match Stat::read(at) {
-            Ok(stat) if stat.session == main_pid => return true,
-            Ok(stat) if stat.parent > 1 => at = stat.parent,
-            Ok(_) | Err(_) => return false,
+        let stat = Stat::read(at).ok()?;
+        if let Some(found) = known(stat.session) {
+            return Some(found);
         }
+        at = Some(stat.parent).filter(|parent| *parent > 1)?;
     }
-    false
+    None
 }
 
 fn bind_file(path: &Path) -> io::Result<StdDatagram> {

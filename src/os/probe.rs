@@ -1,4 +1,4 @@
-//! Readiness probes: one attempt each, so that the daemon decides about the next.
+//! Probes of readiness and health: one attempt each, so that the daemon decides about the next.
 
 use std::fmt::Display;
 use std::future::Future;
@@ -11,30 +11,32 @@ use hyper::header::{CONNECTION, HOST, USER_AGENT};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-/// How long a connection may take: whoever listens accepts at once.
-const CONNECT_LIMIT: Duration = Duration::from_secs(1);
-/// How long a whole HTTP exchange may take: health pages that look at a database are slower.
-const HTTP_LIMIT: Duration = Duration::from_secs(5);
 /// The first pause between two attempts.
 const FIRST_DELAY: Duration = Duration::from_millis(10);
 /// The longest pause between two attempts.
 const LAST_DELAY: Duration = Duration::from_millis(250);
 
-/// Tries once, for at most one second, to connect to `HOST:PORT`.
+/// Tries once, for at most so long, to connect to `HOST:PORT`.
 ///
 /// # Errors
 ///
 /// What was tried and why it failed, fit for a log line after "not ready: ".
-pub async fn tcp(authority: &str) -> Result<(), String> {
-    connect(authority).await.map(drop)
+pub async fn tcp(authority: &str, limit: Duration) -> Result<(), String> {
+    within(
+        limit,
+        &format!("connect to {authority}"),
+        connect(authority),
+    )
+    .await
+    .map(drop)
 }
 
-/// Asks `http://AUTHORITY/PATH` once, for at most five seconds; only a 2xx answer will do.
+/// Asks `http://AUTHORITY/PATH` once, for at most so long; only a 2xx answer will do.
 ///
 /// # Errors
 ///
 /// What was tried and why it failed, fit for a log line after "not ready: ".
-pub async fn http(authority: &str, path: &str) -> Result<(), String> {
+pub async fn http(authority: &str, path: &str, limit: Duration) -> Result<(), String> {
     let exchange = async {
         let stream = connect(authority).await?;
         let status = get(stream, authority, path)
@@ -46,7 +48,7 @@ pub async fn http(authority: &str, path: &str) -> Result<(), String> {
             Err(format!("http://{authority}{path} answered {status}"))
         }
     };
-    within(HTTP_LIMIT, &format!("http://{authority}{path}"), exchange).await
+    within(limit, &format!("http://{authority}{path}"), exchange).await
 }
 
 /// Returns the pause after the given attempt (the first is 0): 10 ms, doubling to 250 ms.
@@ -58,18 +60,15 @@ pub fn retry_delay(attempt: u32) -> Duration {
 }
 
 async fn connect(authority: &str) -> Result<TcpStream, String> {
-    let attempt = async {
-        let stream = TcpStream::connect(authority)
-            .await
-            .map_err(|error| format!("connect to {authority}: {error}"))?;
-        // A connect to a free local port can pick that very port as its own and reach itself.
-        match (stream.local_addr(), stream.peer_addr()) {
-            (Ok(local), Ok(peer)) if local != peer => Ok(stream),
-            (Ok(_), Ok(_)) => Err(format!("connect to {authority}: nobody listens")),
-            (Err(error), _) | (_, Err(error)) => Err(format!("connect to {authority}: {error}")),
-        }
-    };
-    within(CONNECT_LIMIT, &format!("connect to {authority}"), attempt).await
+    let stream = TcpStream::connect(authority)
+        .await
+        .map_err(|error| format!("connect to {authority}: {error}"))?;
+    // A connect to a free local port can pick that very port as its own and reach itself.
+    match (stream.local_addr(), stream.peer_addr()) {
+        (Ok(local), Ok(peer)) if local != peer => Ok(stream),
+        (Ok(_), Ok(_)) => Err(format!("connect to {authority}: nobody listens")),
+        (Err(error), _) | (_, Err(error)) => Err(format!("connect to {authority}: {error}")),
+    }
 }
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -102,7 +101,7 @@ async fn within<T>(
 ) -> Result<T, String> {
     match tokio::time::timeout(limit, attempt).await {
         Ok(result) => result,
-        Err(_) => Err(format!("{what}: no answer in {} s", limit.as_secs())),
+        Err(_) => Err(format!("{what}: no answer in {limit:?}")),
     }
 }
 
@@ -121,6 +120,8 @@ mod tests {
     use super::*;
     use std::io::{Read, Write};
     use std::net::TcpListener;
+
+    const LIMIT: Duration = Duration::from_secs(5);
 
     fn block_on<T>(future: impl Future<Output = T>) -> T {
         tokio::runtime::Builder::new_current_thread()
@@ -152,9 +153,9 @@ mod tests {
     fn a_listener_is_ready_and_a_closed_port_is_not() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
         let address = listener.local_addr().expect("address").to_string();
-        assert_eq!(block_on(tcp(&address)), Ok(()));
+        assert_eq!(block_on(tcp(&address, LIMIT)), Ok(()));
         drop(listener);
-        let error = block_on(tcp(&address)).expect_err("closed");
+        let error = block_on(tcp(&address, LIMIT)).expect_err("closed");
         assert!(
             error.contains(&address) && error.contains("refused"),
             "{error}"
@@ -164,7 +165,7 @@ mod tests {
     #[test]
     fn only_a_2xx_answer_is_ready() {
         let (address, server) = serve("HTTP/1.1 204 No Content\r\n\r\n");
-        assert_eq!(block_on(http(&address, "/health?deep=1")), Ok(()));
+        assert_eq!(block_on(http(&address, "/health?deep=1", LIMIT)), Ok(()));
         let asked = server.join().expect("server");
         assert!(
             asked.starts_with("GET /health?deep=1 HTTP/1.1\r\n"),
@@ -174,7 +175,7 @@ mod tests {
 
         let (address, server) =
             serve("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n");
-        let error = block_on(http(&address, "/")).expect_err("503");
+        let error = block_on(http(&address, "/", LIMIT)).expect_err("503");
         assert_eq!(
             error,
             format!("http://{address}/ answered 503 Service Unavailable")
@@ -185,7 +186,7 @@ mod tests {
     #[test]
     fn an_answer_that_is_not_http_is_an_error_with_its_cause() {
         let (address, server) = serve("SSH-2.0-OpenSSH\r\n\r\n");
-        let error = block_on(http(&address, "/")).expect_err("not http");
+        let error = block_on(http(&address, "/", LIMIT)).expect_err("not http");
         assert!(error.contains("HTTP"), "{error}");
         server.join().expect("server");
     }
@@ -194,8 +195,9 @@ mod tests {
     fn a_server_that_never_answers_costs_a_bounded_time() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
         let address = listener.local_addr().expect("address").to_string();
-        let error = block_on(http(&address, "/")).expect_err("silence");
-        assert_eq!(error, format!("http://{address}/: no answer in 5 s"));
+        let short = Duration::from_millis(250);
+        let error = block_on(http(&address, "/", short)).expect_err("silence");
+        assert_eq!(error, format!("http://{address}/: no answer in 250ms"));
     }
 
     #[test]

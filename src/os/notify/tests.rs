@@ -105,6 +105,10 @@ fn descriptors_are_closed_and_unfit_messages_are_dropped() {
     });
 }
 
+fn belongs(pid: i32, main_pid: i32) -> bool {
+    family_of(pid, |main| (main == main_pid).then_some(())).is_some()
+}
+
 #[test]
 fn a_grandchild_belongs_and_a_stranger_does_not() {
     let mut child = Command::new("sh")

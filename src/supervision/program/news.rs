@@ -118,12 +118,7 @@ impl Program {
         }
     }
 
-    pub(super) fn failing(
-        &mut self,
-        at: Moment,
-        (run, ailment): (Run, Ailment),
-        out: &mut Outbox,
-    ) {
+    pub(super) fn failing(&mut self, at: Moment, (run, ailment): (Run, Ailment), out: &mut Outbox) {
         if let Phase::Running { life } = self.phase
             && life.run == run
         {
