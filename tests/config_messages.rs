@@ -156,6 +156,11 @@ kill_mode = "family"
 stop_timeout = "5s"
 start_timeout = "30s"
 ready = "immediately"
+health_check = ""
+health_interval = "10s"
+health_timeout = "5s"
+health_failures = 3
+watchdog = 0
 critical = false
 log_file = ""
 "#;

@@ -248,6 +248,7 @@ listen = "unix:metrics.sock"
 restart_delay = "1h"
 [programs.up]
 command = ["sleep", "3600"]
+health_check = "exec:true"
 [programs.code]
 command = ["sh", "-c", "exit 3"]
 [programs.signal]
