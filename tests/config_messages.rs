@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use eternal::config::{
-    Config, FileChoice, Flags, Loaded, Problems, Section, Sources, check, check_json, diff,
+    Check, Config, FileChoice, Flags, Loaded, Problems, Section, Sources, check, check_json, diff,
     effective_toml, hash, load, reference,
 };
 
@@ -541,4 +541,49 @@ fn mutate(text: &mut Vec<u8>, chance: &mut fastrand::Rng) {
     if text.is_empty() {
         text.push(b'\n');
     }
+}
+
+#[test]
+fn what_is_asked_of_a_program_that_runs_is_inherited_key_by_key() {
+    let text = "[defaults]\nhealth_interval=\"1m\"\nhealth_failures=7\nwatchdog=30\nhealth_check=\"tcp://a:1\"\n\
+                [programs.own]\ncommand=['x']\nhealth_check=\"http://b:2\"\nhealth_failures=1\n\
+                [programs.none]\ncommand=['x']\nhealth_check=\"\"\nwatchdog=0\n";
+    let config = valid(text);
+    let [own, none] = &config.programs[..] else {
+        panic!("two programs");
+    };
+    let expected = Check::Http {
+        authority: "b:2".into(),
+        path: "/".into(),
+    };
+    assert_eq!(own.health.check, Some(expected));
+    assert_eq!(own.health.interval, Duration::from_secs(60));
+    assert_eq!(own.health.timeout, Duration::from_secs(5));
+    assert_eq!(own.health.failures, 1);
+    assert_eq!(own.watchdog, Some(Duration::from_secs(30)));
+    assert_eq!((&none.health.check, none.watchdog), (&None, None));
+    assert_eq!(none.health.failures, 7);
+    let shown = effective_toml(&Place::new().load(text).expect("valid"));
+    for line in [
+        "health_check = \"http://b:2/\"",
+        "health_check = \"\"",
+        "health_interval = \"1m\"",
+        "watchdog = \"30s\"",
+    ] {
+        assert!(shown.contains(&format!("\n{line}  # from ")), "{shown}");
+    }
+}
+
+#[test]
+fn a_changed_check_needs_no_restart_and_a_changed_watchdog_does() {
+    let place = Place::new();
+    let with = |keys: &str| {
+        let text = format!("[programs.a]\ncommand=['x']\n{keys}\n");
+        place.load(text).unwrap_or_else(|p| panic!("{p}")).config
+    };
+    let plain = with("");
+    let checked = diff(&plain, &with("health_check=\"tcp://a:1\""));
+    assert_eq!((checked.updated.len(), checked.restarted.len()), (1, 0));
+    let guarded = diff(&plain, &with("watchdog=1"));
+    assert_eq!((guarded.updated.len(), guarded.restarted.len()), (0, 1));
 }

@@ -31,11 +31,13 @@ const SCRIPTS: [(&str, usize); 7] = [
     ("dumps.0", 6),
 ];
 /// Programs that the policy lets start so often, each time in vain: why, and how it shows.
-const VAIN: [(&str, u64, ExitReason); 4] = [
+const VAIN: [(&str, u64, ExitReason); 6] = [
     ("missing", 40, ExitReason::SpawnError),
     ("forbidden", 20, ExitReason::SpawnError),
     ("late", 10, ExitReason::StartupTimeout),
     ("stubborn-late", 3, ExitReason::StartupTimeout),
+    ("sick", 12, ExitReason::Health),
+    ("silent", 12, ExitReason::Watchdog),
 ];
 const KILLED: usize = 32;
 const ROUNDS: usize = 10;
@@ -120,6 +122,12 @@ fn programs(dumps: bool, version: &str) -> Vec<String> {
             "stubborn 9999",
             "ready = \"notify\"\nstart_timeout = \"200ms\"\nstop_timeout = \"50ms\"",
         ),
+        late(
+            "sick",
+            "victims 9999",
+            "health_check = \"exec:false\"\nhealth_interval = \"5ms\"\nhealth_failures = 2",
+        ),
+        late("silent", "victims 9999", "watchdog = \"20ms\""),
         "[programs.once]\ncommand = [\"true\"]\nrestart = \"never\"\n".to_owned(),
         "[programs.patient]\ncommand = [\"false\"]\nrestart_delay = \"1h\"\nrestart_delay_max = \"1h\"\n"
             .to_owned(),
@@ -210,10 +218,15 @@ fn come_to_rest(daemon: &Daemon, dumps: bool, books: &mut Books) {
         }
     }
     for (name, starts, reason) in VAIN {
+        let cause = match name {
+            "sick" => Cause::Health,
+            "silent" => Cause::Watchdog,
+            _ => Cause::Crash,
+        };
         let account = books.entry(format!("{name}.0")).or_default();
         account.start();
         for _ in 1..starts {
-            account.end_and_restart(reason, Cause::Crash);
+            account.end_and_restart(reason, cause);
         }
         account.end(reason);
     }
