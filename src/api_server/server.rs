@@ -132,7 +132,7 @@ fn report(error: &ServerError) {
 
 /// Serves until SIGTERM or SIGINT, then lets active requests finish for at most two seconds.
 ///
-/// Tells the supervisor READY=1 once it listens. A second signal ends the wait.
+/// Tells the supervisor READY=1 once it listens, and WATCHDOG=1 while it serves. A second signal ends the wait.
 ///
 /// # Errors
 /// [`ServerError`] if it could not start; once it listens, it does not fail.
@@ -154,6 +154,7 @@ pub async fn serve(options: Options) -> Result<(), ServerError> {
     let name = tokio::select! {
         name = stop.next() => name,
         () = accept(listener, &server, &connections) => "end of the socket",
+        () = say_alive() => "end of time",
     };
 
     notify(NotifyState::Stopping);
@@ -197,6 +198,18 @@ async fn accept(listener: TcpListener, server: &Arc<Server>, connections: &Grace
             connection::serve(server, stream, peer, watcher).await;
             drop(place);
         });
+    }
+}
+
+/// Says WATCHDOG=1 twice as often as the supervisor wants to hear it, if it does. From the task that
+/// accepts, so that a server that hangs falls silent.
+async fn say_alive() {
+    let Some(limit) = sd_notify::watchdog_enabled() else {
+        return std::future::pending().await;
+    };
+    loop {
+        notify(NotifyState::Watchdog);
+        tokio::time::sleep(limit / 2).await;
     }
 }
 

@@ -373,6 +373,29 @@ fn a_descendant_may_speak_for_the_program_and_may_give_up_for_it() {
 }
 
 #[test]
+fn the_bundled_server_says_that_it_lives_until_it_hangs() {
+    let at = address();
+    let config = format!(
+        "[programs.web]\ncommand = [{:?}, \"api-server\", \"--listen\", \"{at}:3000\", \"--chaos\"]\n\
+         ready = \"notify\"\nwatchdog = \"1s\"\nstop_timeout = \"100ms\"\n{ONCE}",
+        World::binary()
+    );
+    let world = World::new(&config);
+    let _daemon = world.run();
+    let web = world.program("web", "outlives its watchdog", |web| {
+        web.uptime_seconds
+            .filter(|up| *up > 2.0)
+            .map(|_| web.clone())
+    });
+    assert_eq!((web.restarts, web.last_exit), (0, None));
+    let mut server = std::net::TcpStream::connect((at.as_str(), 3000)).expect("it serves");
+    let hang = "POST /chaos/hang HTTP/1.1\r\nhost: test\r\ncontent-length: 0\r\n\r\n";
+    std::io::Write::write_all(&mut server, hang.as_bytes()).expect("asked");
+    let exit = end(&world);
+    assert_eq!((exit.reason.as_str(), exit.signal), ("watchdog", Some(9)));
+}
+
+#[test]
 fn a_changed_watchdog_is_a_restart_and_none_means_no_socket() {
     let program = |keys: &str| {
         format!(
