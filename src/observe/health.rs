@@ -1,6 +1,6 @@
 //! Health checks of programs: their counters, and what is said of them.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use tracing::Level;
@@ -13,30 +13,40 @@ use crate::supervision::Id;
 #[derive(Debug)]
 pub struct HealthTally {
     check: &'static str,
-    up: AtomicBool,
-    checks: AtomicU64,
-    failures: AtomicU64,
+    /// Together, so that no scrape sees a failure without its check.
+    counts: Mutex<HealthCounts>,
+}
+
+/// How the health check of one replica stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HealthCounts {
+    /// The last check passed. True before the first, and kept while the program is down: a restart
+    /// is not a failed check.
+    pub up: bool,
+    /// Checks made.
+    pub checks: u64,
+    /// Those that failed.
+    pub failures: u64,
 }
 
 impl HealthTally {
     /// Makes one for a check of this kind (`tcp`, `http`, `exec`), that has not failed yet.
     #[must_use]
     pub const fn new(check: &'static str) -> Self {
-        Self {
-            check,
-            up: AtomicBool::new(true),
-            checks: AtomicU64::new(0),
-            failures: AtomicU64::new(0),
-        }
+        let counts = Mutex::new(HealthCounts {
+            up: true,
+            checks: 0,
+            failures: 0,
+        });
+        Self { check, counts }
     }
 
     /// Counts a check.
     pub fn count(&self, passed: bool) {
-        self.checks.fetch_add(1, Ordering::Relaxed);
-        // Whoever sees the failure sees the check.
-        self.failures
-            .fetch_add(u64::from(!passed), Ordering::Release);
-        self.up.store(passed, Ordering::Release);
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.up = passed;
+        counts.checks += 1;
+        counts.failures += u64::from(!passed);
     }
 
     /// Returns the kind of the check: the label of its series.
@@ -45,23 +55,10 @@ impl HealthTally {
         self.check
     }
 
-    /// Tells whether the last check passed. True before the first, and kept while the program is
-    /// down: a restart is not a failed check.
+    /// Returns the counts.
     #[must_use]
-    pub fn is_up(&self) -> bool {
-        self.up.load(Ordering::Acquire)
-    }
-
-    /// Returns how many checks there were.
-    #[must_use]
-    pub fn checks(&self) -> u64 {
-        self.checks.load(Ordering::Acquire)
-    }
-
-    /// Returns how many of them failed.
-    #[must_use]
-    pub fn failures(&self) -> u64 {
-        self.failures.load(Ordering::Acquire)
+    pub fn counts(&self) -> HealthCounts {
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -136,7 +133,10 @@ mod tests {
     #[test]
     fn it_is_up_until_a_check_fails_and_again_when_one_passes() {
         let tally = HealthTally::new("tcp");
-        let now = || (tally.is_up(), tally.checks(), tally.failures());
+        let now = || {
+            let counts = tally.counts();
+            (counts.up, counts.checks, counts.failures)
+        };
         assert_eq!(now(), (true, 0, 0));
         tally.count(true);
         assert_eq!(now(), (true, 1, 0));

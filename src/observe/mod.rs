@@ -44,7 +44,7 @@ pub use catalogue::{Described, catalogue, read_off};
 pub use crashes::CrashHistory;
 pub use daemon_events::DaemonEvent;
 pub use exposition::{CONTENT_TYPE, Reader};
-pub use health::{Checked, HealthTally};
+pub use health::{Checked, HealthCounts, HealthTally};
 pub use http::{Alive, App, Listener, serve};
 pub use ledger::{describe, how};
 pub use observer::{Observer, Setup};

@@ -2,7 +2,7 @@
 
 use super::program_metrics::{Row, Series};
 use super::text::unix_seconds;
-use super::{HealthTally, StreamCounts};
+use super::{HealthCounts, StreamCounts};
 use crate::supervision::{Cause, ExitReason, FailureKind, State};
 
 /// What kind of metric a family holds.
@@ -121,17 +121,17 @@ pub(super) const FAMILIES: &[Family] = &[
     counter(
         "eternal_program_health_check_failures_total",
         "Health checks that failed.",
-        |row, out| health(row, out, |tally| number(tally.failures())),
+        |row, out| health(row, out, |counts| number(counts.failures)),
     ),
     gauge(
         "eternal_program_health_check_up",
         "Whether the last health check passed; 1 before the first.",
-        |row, out| health(row, out, |tally| flag(tally.is_up())),
+        |row, out| health(row, out, |counts| flag(counts.up)),
     ),
     counter(
         "eternal_program_health_checks_total",
         "Health checks made.",
-        |row, out| health(row, out, |tally| number(tally.checks())),
+        |row, out| health(row, out, |counts| number(counts.checks)),
     ),
     gauge(
         "eternal_program_info",
@@ -367,9 +367,9 @@ fn flag(value: bool) -> f64 {
 }
 
 /// Only programs with a health check have a series.
-fn health(row: &Row<'_>, out: &mut (dyn Series + '_), read: fn(&HealthTally) -> f64) {
-    if let Some(tally) = &row.program.about.health {
-        out.add(&[("check", tally.check())], read(tally));
+fn health(row: &Row<'_>, out: &mut (dyn Series + '_), read: fn(&HealthCounts) -> f64) {
+    if let Some((check, counts)) = &row.health {
+        out.add(&[("check", check)], read(counts));
     }
 }
 

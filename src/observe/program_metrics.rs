@@ -9,6 +9,7 @@ use prometheus::proto::{
     MetricType,
 };
 
+use super::HealthCounts;
 use super::exposition::Reader;
 use super::ledger::Histogram;
 use super::program_families::{FAMILIES, Kind};
@@ -26,6 +27,8 @@ pub(super) struct Row<'a> {
     pub usage: Option<&'a Usage>,
     pub totals: Usage,
     pub logs: [super::StreamCounts; 2],
+    /// The kind of its health check, and how that stands.
+    pub health: Option<(&'static str, HealthCounts)>,
     pub run_time: f64,
 }
 
@@ -165,6 +168,11 @@ pub(super) fn rows<'a>(published: &'a Published, sample: &'a Sample) -> Vec<Row<
                 .and_then(|(run, _, _)| sample.runs.get(&(program.id, run))),
             totals: sample.totals.get(&program.id).copied().unwrap_or_default(),
             logs: (program.about.log_counters)(),
+            health: program
+                .about
+                .health
+                .as_ref()
+                .map(|tally| (tally.check(), tally.counts())),
             run_time: program.run_time(now).as_secs_f64(),
             program,
             now,
