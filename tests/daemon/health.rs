@@ -225,12 +225,14 @@ fn a_command_that_hangs_is_killed_with_its_family_and_has_failed() {
 
 #[test]
 fn a_command_under_way_goes_with_the_program() {
-    let script = "echo $$ > command; exec sleep 1000";
-    let keys = "health_check = \"exec:sh check.sh\"\nhealth_timeout = \"1h\"";
+    let script =
+        "echo \"[$NOTIFY_SOCKET$WATCHDOG_USEC]\" > told; echo $$ > command; exec sleep 1000";
+    let keys = "health_check = \"exec:sh check.sh\"\nhealth_timeout = \"1h\"\nwatchdog = \"1h\"";
     let world = asked(script, keys);
     let _daemon = world.run();
     let command = world.pid_in("command");
     assert!(lives(command));
+    assert_eq!(world.read("told"), "[]\n", "it has nothing to notify");
     assert_eq!(world.eternal(&["stop", "web"]).code, 0);
     dies(command);
     assert_eq!(
