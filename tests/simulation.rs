@@ -32,6 +32,7 @@ struct Process {
     unkillable: bool,
     /// What it was found to suffer from while it ran and nobody had asked it to go.
     ailment: Option<Ailment>,
+    was_ready: bool,
 }
 
 /// An end that waits for its verdict.
@@ -421,6 +422,7 @@ impl World {
             kill_sent: false,
             unkillable: !calm && rng.u8(..) < 4,
             ailment: None,
+            was_ready: false,
         };
         self.processes.insert(run, process);
         self.tell(id, Input::Spawned(run, self.pid));
@@ -485,13 +487,17 @@ impl World {
                 ..
             } => book.forgive(),
             Event::Started { .. } | Event::Waiting { .. } | Event::FamilyLeft { .. } => {}
-            Event::Ready { .. } => book.is_ready = true,
+            Event::Ready { run, .. } => {
+                book.is_ready = true;
+                self.processes.get_mut(&run).expect("known").was_ready = true;
+            }
             Event::Exited(exit) => {
                 book.exits_told += 1;
                 book.is_ready = false;
                 let p = &self.processes[&exit.run];
                 check_reason(p, exit.reason, exit.status);
                 assert_eq!(exit.ran, now - p.since);
+                assert_eq!(exit.was_ready, p.was_ready);
                 let natural = !matches!(
                     exit.reason,
                     ExitReason::Stop | ExitReason::Restart | ExitReason::StopTimeout
