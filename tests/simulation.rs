@@ -28,7 +28,15 @@ struct Process {
     stop_sent: bool,
     asked_at: Option<Instant>,
     kill_sent: bool,
+    /// It was not ready in time, which is why it was asked to go.
+    timed_out: bool,
     unkillable: bool,
+}
+
+impl Process {
+    fn asked(&self) -> bool {
+        self.stop_sent || self.kill_sent
+    }
 }
 
 /// What the world knows of one slot.
@@ -289,6 +297,8 @@ impl World {
                 if !p.ignores_stop && !p.unkillable {
                     let status = if p.leaves_family {
                         WaitStatus::Exited { code: 0 }
+                    } else if self.rng.u8(..) < 20 {
+                        oom_killed()
                     } else {
                         signaled(15)
                     };
@@ -385,11 +395,12 @@ impl World {
             (rng.u8(..) < 200)
                 .then(|| millis(*rng.choice(&[0, 5, 500, 20_000, 100_000]).expect("some")))
         };
-        let status = match rng.u8(0..6) {
+        let status = match rng.u8(0..7) {
             0 => WaitStatus::Exited { code: 0 },
             1 => WaitStatus::Exited { code: 78 },
             2 => signaled(11),
             3 => WaitStatus::Lost,
+            4 => oom_killed(),
             _ => WaitStatus::Exited { code: 1 },
         };
         let ready_at = book
@@ -408,6 +419,7 @@ impl World {
             stop_sent: false,
             asked_at: None,
             kill_sent: false,
+            timed_out: false,
             unkillable: !calm && rng.u8(..) < 4,
         };
         self.processes.insert(run, process);
@@ -480,10 +492,12 @@ impl World {
                 let p = &self.processes[&exit.run];
                 check_reason(p, exit.reason, exit.status);
                 assert_eq!(exit.ran, now - p.since);
-                let natural = !matches!(
-                    exit.reason,
-                    ExitReason::Stop | ExitReason::Restart | ExitReason::StopTimeout
-                );
+                let natural = match exit.reason {
+                    ExitReason::Stop | ExitReason::Restart | ExitReason::StopTimeout => false,
+                    // The kernel's word goes before ours, but whoever was asked to go stays down.
+                    ExitReason::Oom => !p.asked() || p.timed_out,
+                    _ => true,
+                };
                 book.unjudged =
                     natural.then_some((exit.reason.is_crash(), exit.status.code(), exit.ran));
             }
@@ -500,7 +514,10 @@ impl World {
                 );
                 book.not_before = Some(now + delay);
             }
-            Event::StartTimedOut { after, .. } => assert_eq!(after, book.policy.start_timeout),
+            Event::StartTimedOut { run, after } => {
+                assert_eq!(after, book.policy.start_timeout);
+                self.processes.get_mut(&run).expect("known").timed_out = true;
+            }
             Event::Stopping { reason, .. } => {
                 book.is_ready = false;
                 if reason == "restart requested" {
@@ -892,9 +909,18 @@ fn signaled(signal: i32) -> WaitStatus {
     }
 }
 
+fn oom_killed() -> WaitStatus {
+    WaitStatus::Signaled {
+        signal: 9,
+        core_dumped: false,
+        oom: true,
+    }
+}
+
 fn check_reason(p: &Process, reason: ExitReason, status: WaitStatus) {
-    let asked = p.stop_sent || p.kill_sent;
+    let asked = p.asked();
     let right = match (reason, status) {
+        (reason, WaitStatus::Signaled { oom: true, .. }) => reason == ExitReason::Oom,
         (ExitReason::StopTimeout, WaitStatus::Signaled { signal: 9, .. }) => p.kill_sent,
         (ExitReason::Stop | ExitReason::Restart | ExitReason::StartupTimeout, _) => asked,
         (ExitReason::Success, WaitStatus::Exited { code: 0 }) => !asked,

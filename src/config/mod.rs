@@ -35,7 +35,8 @@ pub use effective::{Setting, effective, effective_toml, hash};
 pub use flags::Flags;
 pub use load::{FileChoice, Loaded, Sources, load};
 pub use model::{
-    Config, Daemon, KillMode, Limit, Listen, LogFormat, LogLevel, Metrics, Program, Ready, Tracing,
+    Cgroups, Config, Daemon, KillMode, Limit, Listen, LogFormat, LogLevel, Metrics, Program, Ready,
+    Tracing,
 };
 pub use origins::{Origin, Origins};
 pub use problem::Problems;

@@ -43,6 +43,14 @@ pub(super) fn size(bytes: u64) -> String {
         )
 }
 
+/// Writes processor time, of thousandths of one processor, as a share of one.
+pub(super) fn processors(thousandths: u32) -> String {
+    match (thousandths / 10, thousandths % 10) {
+        (share, 0) => format!("{share}%"),
+        (share, tenths) => format!("{share}.{tenths}%"),
+    }
+}
+
 /// Writes a string as TOML.
 pub(super) fn string(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()

@@ -383,6 +383,7 @@ impl Core {
             Event::Ready { run, .. } => self.forget_readiness(*run),
             Event::Removed => {
                 self.slots.remove(&id);
+                self.children.cgroups().forget(id);
                 self.observer.remove(id);
                 self.logs.forget(id);
                 self.changed.remove(&id);

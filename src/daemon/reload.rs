@@ -249,6 +249,7 @@ impl Core {
             self.register(id, &slot)
                 .map_err(|error| unloggable(&program.name, &error))?;
             self.fleet.update(id, slot.member());
+            self.children.cgroups().limit(id, &slot.cgroup());
             self.slots.insert(id, slot);
             self.changed.insert(id);
         }

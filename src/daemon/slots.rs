@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::config::{self, KillMode, Ready};
 use crate::observe::{About, LogCounters};
+use crate::os::cgroups::{Limits, Wanted};
 use crate::os::children::Launch;
 use crate::os::limits::Resource;
 use crate::supervision::{FailureKind, Member, RestartMode, SpawnFailure};
@@ -97,7 +98,22 @@ impl Slot {
                 .filter_map(|(name, limit)| Some((Resource::parse(name)?, limit.soft, limit.hard)))
                 .collect(),
             family: program.kill_mode == KillMode::Family,
+            cgroup: Some(self.cgroup()),
         })
+    }
+
+    /// Where all of it lives, in bounds.
+    pub fn cgroup(&self) -> Wanted {
+        let program = &self.program;
+        Wanted {
+            program: program.name.clone(),
+            replica: self.replica,
+            limits: Limits {
+                memory_max: program.memory_max,
+                pids_max: program.pids_max,
+                cpu_max: program.cpu_max,
+            },
+        }
     }
 
     /// A launch of its readiness command, in its own surroundings.
@@ -105,6 +121,8 @@ impl Slot {
         Launch {
             argv: command.to_vec(),
             family: true,
+            // Not its program's: that is killed as a whole.
+            cgroup: None,
             ..launch.clone()
         }
     }

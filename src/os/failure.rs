@@ -34,6 +34,10 @@ pub(super) fn explain(obstacle: &Obstacle, launch: &Launch, prepared: &Prepared)
             FailureKind::Permission,
             format!("cannot start a process for {}", command(launch)),
         ),
+        Step::Cgroup => (
+            FailureKind::Permission,
+            format!("cannot start {} in its cgroup", command(launch)),
+        ),
         Step::Session => (FailureKind::Permission, "cannot make a session".to_owned()),
         Step::Stdio => (
             FailureKind::Limits,
