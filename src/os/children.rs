@@ -355,7 +355,9 @@ impl Children {
                     core_dumped,
                     oom: self.cgroups.had_oom_kill(id, run),
                 },
-                other => other,
+                WaitStatus::Exited { .. } | WaitStatus::Signaled { .. } | WaitStatus::Lost => {
+                    status
+                }
             };
             self.news.push_back(News::Exited {
                 id,

@@ -126,7 +126,7 @@ fn one_that_was_moved_in_from_elsewhere_holds_up_the_end_of_the_family() {
     let number = stranger.id();
     world.configure(&format!(
         "[programs.web]\nrestart_delay = \"10ms\"\ncommand = [\"sh\", \"-c\", \
-         \"grep -c '^State:.[RS]' /proc/{number}/status >> seen; echo $$ > main; exec sleep 4711\"]\n"
+         \"grep -c '^State:.[^ZX]' /proc/{number}/status >> seen; echo $$ > main; exec sleep 4711\"]\n"
     ));
     let daemon = world.daemon();
     let main: i32 = world.number("main");
@@ -176,16 +176,19 @@ fn no_name_is_taken_for_a_file_of_the_kernel_or_for_another_program() {
                 Some(world.members(&directory)).filter(|members| !members.is_empty())
             });
             assert_eq!(one.len(), 1, "{directory}");
-            let environment = fs::read(format!("/proc/{}/environ", one[0])).expect("readable");
-            let environment = String::from_utf8_lossy(&environment).into_owned();
             let marks = [
                 format!("ETERNAL_PROGRAM={name}\0"),
                 format!("ETERNAL_REPLICA={replica}\0"),
             ];
-            assert!(
-                marks.iter().all(|mark| environment.contains(mark)),
-                "{directory}"
-            );
+            // It may not have been executed yet.
+            eventually(&format!("{directory} holds {marks:?}"), || {
+                let environment = fs::read(format!("/proc/{}/environ", one[0])).expect("readable");
+                let environment = String::from_utf8_lossy(&environment).into_owned();
+                marks
+                    .iter()
+                    .all(|mark| environment.contains(mark))
+                    .then_some(())
+            });
         }
     }
     daemon.stops();

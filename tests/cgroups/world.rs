@@ -160,7 +160,7 @@ impl World {
     pub fn container(&self) -> Daemon<'_> {
         let mut command = self.command("unshare");
         let inside = "echo 0 > \"$CGROUP/cgroup.procs\" && exec unshare --cgroup sh -c \
-                      'mount -t cgroup2 none \"$TREE\" && exec \"$BINARY\" run'";
+                      'umount \"$TREE\" && mount -t cgroup2 none \"$TREE\" && exec \"$BINARY\" run'";
         command
             .args(["--mount", "--pid", "--fork", "--mount-proc", "--kill-child"])
             .args(["sh", "-c", inside]);
