@@ -492,11 +492,13 @@ impl World {
                 let p = &self.processes[&exit.run];
                 check_reason(p, exit.reason, exit.status);
                 assert_eq!(exit.ran, now - p.since);
-                let natural = match exit.reason {
-                    ExitReason::Stop | ExitReason::Restart | ExitReason::StopTimeout => false,
-                    // The kernel's word goes before ours, but whoever was asked to go stays down.
-                    ExitReason::Oom => !p.asked() || p.timed_out,
-                    _ => true,
+                // The kernel's word goes before ours, but whoever was asked to go stays down.
+                let natural = match exit.reason == ExitReason::Oom {
+                    true => !p.asked() || p.timed_out,
+                    false => !matches!(
+                        exit.reason,
+                        ExitReason::Stop | ExitReason::Restart | ExitReason::StopTimeout
+                    ),
                 };
                 book.unjudged =
                     natural.then_some((exit.reason.is_crash(), exit.status.code(), exit.ran));

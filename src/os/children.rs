@@ -394,9 +394,9 @@ impl Children {
                     core_dumped,
                     oom: self.cgroups.had_oom_kill(id, run),
                 },
-                other @ (WaitStatus::Exited { .. }
-                | WaitStatus::Signaled { .. }
-                | WaitStatus::Lost) => other,
+                WaitStatus::Exited { .. } | WaitStatus::Signaled { .. } | WaitStatus::Lost => {
+                    status
+                }
             };
             self.news.push_back(News::Exited {
                 id,

@@ -432,17 +432,46 @@ fn pointers(texts: &[CString]) -> Vec<*const c_char> {
 mod tests {
     use std::fs::File;
     use std::io::Read;
+    use std::path::PathBuf;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;
     use crate::supervision::WaitStatus;
 
+    /// A cgroup below that of the test, gone with it.
+    struct TestCgroup(PathBuf);
+
+    impl TestCgroup {
+        fn make() -> Option<Self> {
+            static MADE: AtomicU32 = AtomicU32::new(0);
+            let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+            let line = mounts.lines().find(|line| line.contains(" - cgroup2 "))?;
+            let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+            let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
+            let number = MADE.fetch_add(1, Ordering::Relaxed);
+            let directory = PathBuf::from(line.split(' ').nth(4)?)
+                .join(own)
+                .join(format!("eternal-spawn-{}-{number}", std::process::id()));
+            std::fs::create_dir(&directory).ok()?;
+            Some(Self(directory))
+        }
+    }
+
+    impl Drop for TestCgroup {
+        fn drop(&mut self) {
+            std::fs::remove_dir(&self.0).expect("nobody lives there");
+        }
+    }
+
     fn run(way: Way, command: &str) -> Result<(WaitStatus, String), Obstacle> {
+        let mut spawner = Spawner::new().expect("a stack");
+        let script = (command, "echo $$; exit 9");
+        run_in(&mut spawner, way, script, None)
+    }
+
+    fn prepared(command: &str, script: &str) -> (Launch, Prepared) {
         let launch = Launch {
-            argv: vec![
-                command.to_owned(),
-                "-c".to_owned(),
-                "echo $$; exit 9".to_owned(),
-            ],
+            argv: vec![command.to_owned(), "-c".to_owned(), script.to_owned()],
             working_directory: "/".into(),
             environment: Vec::new(),
             user: None,
@@ -455,6 +484,18 @@ mod tests {
             cgroup: None,
         };
         let prepared = Prepared::new(&launch, "t:1:1").expect("a valid launch");
+        (launch, prepared)
+    }
+
+    fn run_in(
+        spawner: &mut Spawner,
+        way: Way,
+        (command, script): (&str, &str),
+        cgroup: Option<&PathBuf>,
+    ) -> Result<(WaitStatus, String), Obstacle> {
+        let (launch, prepared) = prepared(command, script);
+        let cgroup = cgroup.map(|path| File::open(path).expect("a directory"));
+        let cgroup = cgroup.as_ref().map(AsFd::as_fd);
         let null = File::open("/dev/null").expect("it is everywhere");
         let (mut ours, theirs) = std::io::pipe().expect("a pipe");
         let streams = Streams {
@@ -462,12 +503,13 @@ mod tests {
             stdout: theirs.as_fd(),
             stderr: null.as_fd(),
         };
-        let mut spawner = Spawner::new().expect("a stack");
-        let (pid, pidfd) = spawner.spawn_by(way, &launch, &prepared, &streams, None)?;
+        let (pid, pidfd) = spawner.spawn_by(way, &launch, &prepared, &streams, cgroup)?;
         drop(theirs);
         let mut output = String::new();
         ours.read_to_string(&mut output).expect("text");
-        assert_eq!(output.trim(), pid.to_string());
+        if script.starts_with("echo") {
+            assert_eq!(output.trim(), pid.to_string());
+        }
         let ended = loop {
             if let Some(status) = pidfd::reap(pidfd.as_fd()) {
                 break status;
@@ -482,6 +524,55 @@ mod tests {
         for way in [Way::Shared, Way::Copied] {
             let (status, _) = run(way, "/bin/sh").expect("the shell starts");
             assert_eq!(status, WaitStatus::Exited { code: 9 }, "{way:?}");
+        }
+    }
+
+    #[test]
+    fn every_way_puts_a_process_into_its_cgroup() {
+        let Some(cgroup) = TestCgroup::make() else {
+            eprintln!("SKIPPED: no writable cgroup v2 here");
+            return;
+        };
+        for (way, inside) in [
+            (Way::Shared, true),
+            (Way::Shared, false),
+            (Way::Copied, true),
+        ] {
+            let mut spawner = Spawner::new().expect("a stack");
+            spawner.born_inside = inside && clone3::IS_HERE;
+            let script = "cat /proc/self/cgroup";
+            let output = run_in(&mut spawner, way, ("/bin/sh", script), Some(&cgroup.0));
+            let (_, output) = output.expect("the shell starts");
+            let name = cgroup.0.file_name().expect("a name").to_string_lossy();
+            assert!(
+                output.trim().ends_with(&*name),
+                "{way:?}, {inside}: {output}"
+            );
+            assert_eq!(spawner.born_inside, inside && clone3::IS_HERE, "{way:?}");
+        }
+    }
+
+    #[test]
+    fn a_cgroup_that_takes_nobody_is_told_from_other_obstacles() {
+        let Some(cgroup) = TestCgroup::make() else {
+            eprintln!("SKIPPED: no writable cgroup v2 here");
+            return;
+        };
+        let open = File::open(&cgroup.0).expect("a directory");
+        drop(cgroup);
+        for inside in [true, false] {
+            let mut spawner = Spawner::new().expect("a stack");
+            spawner.born_inside = inside && clone3::IS_HERE;
+            let (launch, prepared) = prepared("/bin/true", "");
+            let null = File::open("/dev/null").expect("it is everywhere");
+            let streams = Streams {
+                stdin: null.as_fd(),
+                stdout: null.as_fd(),
+                stderr: null.as_fd(),
+            };
+            let refused = spawner.spawn(&launch, &prepared, &streams, Some(open.as_fd()));
+            let obstacle = refused.expect_err("the cgroup is gone");
+            assert_eq!(obstacle.step, Step::Cgroup, "{inside}: {obstacle:?}");
         }
     }
 

@@ -6,9 +6,8 @@
 mod world;
 
 use std::fs;
-use std::process::Command;
 
-use world::{World, eventually, is_alive};
+use world::{Outsider, World, eventually, is_alive};
 
 /// Hides from groups, sessions, parents and marks, and says its number in a file.
 const HIDE: &str =
@@ -19,7 +18,7 @@ fn a_descendant_that_hides_is_ended_before_a_restart() {
     let Some(world) = World::new() else { return };
     world.configure(&format!(
         "[programs.web]\nrestart_delay = \"10ms\"\ncommand = [\"sh\", \"-c\", \"\"\"{HIDE}\n\
-         while [ ! -e hidden ]; do sleep 0.01; done; cat hidden >> all; echo $$ > main; sleep 4711\"\"\"]\n"
+         while [ ! -e hidden ]; do sleep 0.01; done; cat hidden >> all; echo $$ > main; exec sleep 4711\"\"\"]\n"
     ));
     let daemon = world.daemon();
     let main: i32 = world.number("main");
@@ -116,17 +115,13 @@ fn what_a_killed_daemon_left_is_ended_by_the_next() {
 #[test]
 fn one_that_was_moved_in_from_elsewhere_holds_up_the_end_of_the_family() {
     let Some(world) = World::new() else { return };
-    let mut stranger = Command::new("sh");
     // Goes when it is asked, but not at once.
-    stranger.args([
-        "-c",
-        "trap 'sleep 0.5; exit' TERM; while :; do sleep 0.02; done",
-    ]);
-    let mut stranger = stranger.spawn().expect("a process");
-    let number = stranger.id();
+    let script = "trap 'sleep 0.5; exit' TERM; while :; do sleep 0.02; done";
+    let mut stranger = Outsider::start(&["sh", "-c", script]);
+    let number = stranger.0.id();
     world.configure(&format!(
         "[programs.web]\nrestart_delay = \"10ms\"\ncommand = [\"sh\", \"-c\", \
-         \"grep -c '^State:.[RS]' /proc/{number}/status >> seen; echo $$ > main; exec sleep 4711\"]\n"
+         \"grep -c '^State:.[^ZX]' /proc/{number}/status >> seen; echo $$ > main; exec sleep 4711\"]\n"
     ));
     let daemon = world.daemon();
     let main: i32 = world.number("main");
@@ -138,7 +133,7 @@ fn one_that_was_moved_in_from_elsewhere_holds_up_the_end_of_the_family() {
     world.remove(&["main"]);
     daemon.kill_process(main);
     assert_ne!(world.number::<i32>("main"), main);
-    stranger.wait().expect("it ends");
+    stranger.0.wait().expect("it ends");
     assert_eq!(
         world.read("seen"),
         "1\n0\n",
@@ -176,16 +171,19 @@ fn no_name_is_taken_for_a_file_of_the_kernel_or_for_another_program() {
                 Some(world.members(&directory)).filter(|members| !members.is_empty())
             });
             assert_eq!(one.len(), 1, "{directory}");
-            let environment = fs::read(format!("/proc/{}/environ", one[0])).expect("readable");
-            let environment = String::from_utf8_lossy(&environment).into_owned();
             let marks = [
                 format!("ETERNAL_PROGRAM={name}\0"),
                 format!("ETERNAL_REPLICA={replica}\0"),
             ];
-            assert!(
-                marks.iter().all(|mark| environment.contains(mark)),
-                "{directory}"
-            );
+            // It may not have been executed yet.
+            eventually(&format!("{directory} holds {marks:?}"), || {
+                let environment = fs::read(format!("/proc/{}/environ", one[0])).expect("readable");
+                let environment = String::from_utf8_lossy(&environment).into_owned();
+                marks
+                    .iter()
+                    .all(|mark| environment.contains(mark))
+                    .then_some(())
+            });
         }
     }
     daemon.stops();
@@ -222,18 +220,13 @@ fn a_cgroup_that_is_not_ours_is_not_touched() {
     world.mark("trusted.delegate", None);
     world.mark("trusted.invocation_id", None);
 
-    let mut other = Command::new("sleep")
-        .arg("4711")
-        .spawn()
-        .expect("a process");
-    fs::write(world.cgroup("cgroup.procs"), other.id().to_string()).expect("moved");
+    let other = Outsider::start(&["sleep", "4711"]);
+    fs::write(world.cgroup("cgroup.procs"), other.0.id().to_string()).expect("moved");
     refused(&format!(
         "{} also holds process {} (sleep)",
         world.name(),
-        other.id()
+        other.0.id()
     ));
-    other.kill().expect("killed");
-    other.wait().expect("ended");
 }
 
 #[test]

@@ -32,6 +32,27 @@ pub struct Daemon<'a> {
     pid: i32,
 }
 
+/// A process of the test itself, gone with it.
+pub struct Outsider(pub Child);
+
+impl Outsider {
+    pub fn start(words: &[&str]) -> Self {
+        let mut command = Command::new(words[0]);
+        command
+            .args(&words[1..])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        Self(command.spawn().expect("a process"))
+    }
+}
+
+impl Drop for Outsider {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 impl World {
     /// Makes a world; `None`, said loudly, where that is not possible.
     pub fn new() -> Option<Self> {
@@ -160,7 +181,7 @@ impl World {
     pub fn container(&self) -> Daemon<'_> {
         let mut command = self.command("unshare");
         let inside = "echo 0 > \"$CGROUP/cgroup.procs\" && exec unshare --cgroup sh -c \
-                      'mount -t cgroup2 none \"$TREE\" && exec \"$BINARY\" run'";
+                      'umount \"$TREE\" && mount -t cgroup2 none \"$TREE\" && exec \"$BINARY\" run'";
         command
             .args(["--mount", "--pid", "--fork", "--mount-proc", "--kill-child"])
             .args(["sh", "-c", inside]);

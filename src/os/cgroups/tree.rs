@@ -228,14 +228,12 @@ impl Tree {
     }
 
     pub(super) fn leave(&self) {
-        if !self.moved {
-            return;
-        }
         let base = &self.base.directory;
         for controller in self.controllers.keys() {
             let _ = files::write(base, "cgroup.subtree_control", &format!("-{controller}"));
         }
-        if files::write(base, "cgroup.procs", "0").is_ok() {
+        // Whoever put us into `supervisor` made it.
+        if self.moved && files::write(base, "cgroup.procs", "0").is_ok() {
             let _ = fs::remove_dir(self.directory(SUPERVISOR));
         }
     }
