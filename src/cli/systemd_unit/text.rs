@@ -11,8 +11,8 @@ pub(super) fn unit(needs: &Needs) -> String {
     let users = if needs.user.is_none() { " --users" } else { "" };
     let mut text = format!(
         "\
-# Written by `eternal systemd-unit --config {file}{users}`. Write it anew when paths, users or
-# timeouts in that file change; put changes of your own into drop-ins (`systemctl edit eternal`).
+# Written by `eternal systemd-unit --config {file}{users}`.
+# Write it anew when paths, users or timeouts in that file change; what else you change belongs into a drop-in.
 
 [Unit]
 Description=Eternal process supervisor
@@ -119,6 +119,7 @@ fn protection(needs: &Needs) -> String {
 ProtectSystem=strict
 ProtectHome={home}
 PrivateTmp={tmp}
+PrivateMounts=yes
 PrivateDevices=yes
 ProtectClock=yes
 ProtectHostname=yes
