@@ -7,7 +7,7 @@
 #   --version VERSION  of the package; without it the binary's own and -1
 #   DIRECTORY          where the package goes (target/debian); its path is the only line on standard output
 #
-# Needs dpkg-deb, gzip and, for the dependencies, readelf and strip (binutils). Nothing of it needs root.
+# The maintainer is $DEBFULLNAME <$DEBEMAIL>. Needs dpkg-deb, gzip and, for the dependencies, readelf and strip (binutils). Nothing of it needs root.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 binary='' version='' directory=$root/target/debian
@@ -26,6 +26,7 @@ if [ -z "$binary" ]; then
 fi
 [ -n "$version" ] || version=$("$binary" --version | cut -d' ' -f2)-1
 architecture=$(dpkg --print-architecture)
+maintainer="${DEBFULLNAME:-The Eternal authors} <${DEBEMAIL:-authors@eternal.invalid}>"
 
 stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
@@ -59,7 +60,7 @@ eternal ($version) unstable; urgency=medium
 
   * What is new is in changelog.gz.
 
- -- Eternal <eternal@localhost>  $(date --utc --rfc-email --date="@${SOURCE_DATE_EPOCH:-$(stat --format=%Y "$root/CHANGELOG.md")}")
+ -- $maintainer  $(date --utc --rfc-email --date="@${SOURCE_DATE_EPOCH:-$(stat --format=%Y "$root/CHANGELOG.md")}")
 CHANGELOG
 
 # The oldest C library that has every symbol the binary asks for.
@@ -67,13 +68,19 @@ libc=$(readelf --version-info "$binary" | grep -o 'GLIBC_2\.[0-9]*' | sort -uV |
 depends="systemd | systemd-standalone-sysusers"
 [ -z "$libc" ] || depends="libc6 (>= $libc), libgcc-s1, $depends"
 
+make usr/share/lintian/overrides/eternal <<OVERRIDES
+# It is nobody's upload to Debian.
+eternal: initial-upload-closes-no-bugs
+# Nothing is enabled by the package, so there is no state for deb-systemd-helper to keep.
+eternal: maintainer-script-calls-systemctl
+OVERRIDES
 for script in postinst prerm postrm; do put "$root/deploy/debian/$script" "DEBIAN/$script" 755; done
 printf '/etc/eternal/eternal.toml\n/etc/logrotate.d/eternal\n' | make DEBIAN/conffiles
 make DEBIAN/control <<CONTROL
 Package: eternal
 Version: $version
 Architecture: $architecture
-Maintainer: Eternal <eternal@localhost>
+Maintainer: $maintainer
 Section: admin
 Priority: optional
 Installed-Size: $(du --summarize --apparent-size --block-size=1K "$stage" | cut -f1)

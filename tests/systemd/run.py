@@ -23,7 +23,8 @@ import package  # noqa: E402
 import scenarios  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-NEEDED = {"/lib/systemd/systemd": "systemd", "/usr/bin/dbus-daemon": "dbus", "/usr/sbin/logrotate": "logrotate", "/usr/bin/nsenter": "util-linux"}
+NEEDED = {"/lib/systemd/systemd": "systemd", "/usr/bin/dbus-daemon": "dbus", "/usr/sbin/logrotate": "logrotate", "/usr/bin/nsenter": "util-linux",
+          "/usr/bin/readelf": "binutils", "/usr/bin/lintian": "lintian"}
 
 
 def all_scenarios():
