@@ -1,6 +1,8 @@
 //! `eternal systemd-unit`: a unit for a config, made from the paths, users and timeouts in it.
 
 mod needs;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use serde::Serialize;
@@ -54,7 +56,7 @@ fn load(sources: &SourcesArgs) -> Result<(config::Loaded, std::path::PathBuf), C
         .sources_in(directory)
         .map_err(|error| Complaint::failed(format!("cannot tell our own executable: {error}")))?;
     sources.environment.clear();
-    let loaded = config::load(&sources)
-        .map_err(|problems| Complaint::new(USAGE, problems.to_string()))?;
+    let loaded =
+        config::load(&sources).map_err(|problems| Complaint::new(USAGE, problems.to_string()))?;
     Ok((loaded, sources.own_executable))
 }

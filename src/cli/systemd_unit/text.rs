@@ -60,7 +60,9 @@ Delegate=yes
 "
     );
     if needs.journal_only {
-        text.push_str("# The journal has the only copy of every line.\nLogRateLimitIntervalSec=0\n");
+        text.push_str(
+            "# The journal has the only copy of every line.\nLogRateLimitIntervalSec=0\n",
+        );
     }
     text
 }
@@ -161,5 +163,18 @@ fn quoted(word: &str) -> String {
         format!("\"{}\"", word.replace('\\', "\\\\").replace('"', "\\\""))
     } else {
         word
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_a_unit_mean_themselves() {
+        assert_eq!(argument(Path::new("/opt/a b/$x%h")), "\"/opt/a b/$$x%%h\"");
+        assert_eq!(quoted(r#"/srv/"a"\b"#), r#""/srv/\"a\"\\b""#);
+        assert_eq!(seconds(Duration::from_millis(1001)), 2);
+        assert_eq!(seconds(Duration::from_secs(2)), 2);
     }
 }
