@@ -17,4 +17,5 @@ if [ "${1:-}" != --quick ]; then
   tests/alerts.sh
   tests/live/live.py
   deploy/demo/check.sh
+  tests/systemd/run.py
 fi
