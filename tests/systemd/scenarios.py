@@ -310,7 +310,7 @@ command = ["sh", "-c", """
 id -un; id -gn; grep ^CapEff /proc/self/status
 touch /srv/worker/mine
 test -r /etc/shadow && echo reads shadow
-setsid sleep 1001 &
+setsid sh -c 'sleep 1001 &'
 exec sleep 1002
 """]
 user = "worker"
@@ -345,7 +345,7 @@ user    = "nobody"
             return found if float(found.get("processes", 0)) == 2 else None
         usage = until("the process that left the group is counted", measured)
         expect(len(usage) == 4 and all(float(value) > 0 for key, value in usage.items() if key != "read_bytes_total"), f"{usage}")
-        # A stop finds what left the group.
+        # A stop finds what left the group, and whose it was is in its environment alone.
         service.run("eternal", "stop", "worker")
         expect(not service.running("sleep 1001") and not service.running("sleep 1002"), "a stop left something")
         service.run("eternal", "start", "worker")

@@ -122,7 +122,7 @@ impl Needs {
     fn place_directories_of_programs(&mut self, config: &Config) {
         for program in &config.programs {
             // The default, the config's own directory, says nothing about writing.
-            let chosen = &program.working_directory != &config.base;
+            let chosen = program.working_directory != config.base;
             let working = chosen.then(|| program.working_directory.clone());
             let log = program.log_file.as_deref().map(parent);
             self.writable.extend(working.into_iter().chain(log));
