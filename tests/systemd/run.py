@@ -29,7 +29,8 @@ NEEDED = {"/lib/systemd/systemd": "systemd", "/usr/bin/dbus-daemon": "dbus", "/u
 
 def all_scenarios():
     found = []
-    for module in (scenarios, logs, package):
+    # The longest first.
+    for module in (package, logs, scenarios):
         found += [f for f in vars(module).values() if callable(f) and getattr(f, "__module__", "") == module.__name__
                   and not isinstance(f, type) and f.__code__.co_argcount == 0]
     return {f.__name__: f for f in found}

@@ -110,6 +110,22 @@ def a_reload_puts_in_force_what_changed_and_a_bad_one_nothing():
         expect(list(service.processes(service.unit).values())[1:] == ["sleep 1031"], f"{service.processes(service.unit)}")
 
 
+def a_rolling_restart_is_a_reload_until_its_end():
+    gate = "/var/lib/eternal/go"
+    with Service(SLEEPER.format("one", 1001) + f'ready = "exec:test -e {gate}"\n') as service:
+        service.run("systemctl", "start", "--no-block", service.unit)
+        until("its directory is there", lambda: service.path(gate).parent.exists())
+        service.path(gate).touch()
+        until("it is active", lambda: service.get("ActiveState") == "active")
+        service.path(gate).unlink()
+        service.run("systemctl", "kill", "--kill-whom=main", "--signal=HUP", service.unit)
+        until("it restarts", lambda: service.get("StatusText").startswith("0 of 1 programs up"))
+        expect(service.get("ActiveState") == "reloading", f"{service.get('ActiveState')} while a program is on its way back")
+        service.path(gate).touch()
+        until("it is active", lambda: service.get("ActiveState") == "active")
+        expect(service.program("one")["restarts_by_cause"]["config"] == 1, "it was not restarted")
+
+
 def a_killed_program_is_the_daemons_to_restart():
     with Service(SLEEPER.format("one", 1001) + 'restart_delay = "50ms"\n' + SLEEPER.format("two", 1002)) as service:
         service.start()
