@@ -18,4 +18,5 @@ if [ "${1:-}" != --quick ]; then
   tests/live/live.py
   deploy/demo/check.sh
   tests/cgroups/qemu.sh
+  tests/systemd/run.py
 fi

@@ -88,6 +88,8 @@ pub(super) enum Word {
     },
     /// Show the effective config and where each value comes from
     Config,
+    /// Print a systemd unit for a config
+    SystemdUnit(SystemdUnit),
     /// Be the bundled API server, a small server to supervise
     ApiServer(ApiServerArgs),
     /// Print shell completions
@@ -134,6 +136,17 @@ pub(super) struct Logs {
     /// How many past lines of each
     #[arg(long, short = 'n', value_name = "N", default_value_t = 50)]
     pub(super) lines: u32,
+}
+
+/// `eternal systemd-unit`.
+#[derive(Args, Clone, Debug)]
+pub(super) struct SystemdUnit {
+    /// User the daemon runs as, with every program that has no user of its own
+    #[arg(long, value_name = "USER", default_value = "eternal")]
+    pub(super) run_as: String,
+    /// Run it as root, so that programs can have users of their own; so too where the config names some
+    #[arg(long)]
+    pub(super) users: bool,
 }
 
 /// Options of the config that can be given on the command line; checked with the config.

@@ -19,6 +19,7 @@ mod restart;
 mod start;
 mod status;
 mod stop;
+mod systemd_unit;
 
 use std::ffi::OsString;
 use std::io;
@@ -97,6 +98,7 @@ fn interpret(arguments: Arguments) -> Invocation {
         | Word::Crashes { .. }
         | Word::Check { .. }
         | Word::Config
+        | Word::SystemdUnit(_)
         | Word::Completions { .. }
         | Word::Man) => Invocation::Other(Box::new(Other { globals, word })),
     }
@@ -140,6 +142,7 @@ async fn dispatch(other: Other, output: &mut Output) -> Result<u8, Complaint> {
         Word::Crashes { names } => crashes::execute(&names, &plain, output).await,
         Word::Check { file } => check::execute(file, plain, output),
         Word::Config => config::execute(&plain, output),
+        Word::SystemdUnit(wanted) => systemd_unit::execute(&wanted, &plain, output),
         Word::Completions { shell } => completions::execute(shell, output),
         Word::Man => man::execute(output),
     }

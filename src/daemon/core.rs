@@ -61,6 +61,8 @@ pub(super) struct Core {
     pub start_up: StartUp,
     pub crashes: CrashRecords,
     pub systemd: Systemd,
+    /// What systemd was last told about how things are.
+    pub status_line: String,
     pub config: config::Config,
     /// What children inherit of our environment.
     pub inherited: Vec<(OsString, OsString)>,
@@ -103,7 +105,11 @@ impl Core {
                 },
                 Some(command) = inbox.commands.recv() => self.command(command),
                 Some(ping) = inbox.pings.recv() => drop(ping.send(())),
-                () = sleep_until(deadline.unwrap_or_else(Instant::now).into()), if deadline.is_some() => self.timer(),
+                () = sleep_until(deadline.unwrap_or_else(Instant::now).into()), if deadline.is_some() => {}
+            }
+            // Not in the select: a flood of news would keep back-offs and the watchdog waiting.
+            if deadline.is_some_and(|due| due <= Instant::now()) {
+                self.timer();
             }
             self.settle();
         }
@@ -496,28 +502,27 @@ impl Core {
         memory::give_back();
     }
 
-    fn report_to_systemd(&self) {
+    fn report_to_systemd(&mut self) {
         if !self.systemd.is_there() {
             return;
         }
-        let count = |wanted: State| {
-            self.fleet
-                .ids()
-                .iter()
-                .filter_map(|id| self.fleet.view(*id))
-                .filter(|view| view.state == wanted)
-                .count()
-        };
-        let (up, failed, restarting) = (
+        let ids = self.fleet.ids();
+        let states: Vec<State> = ids
+            .iter()
+            .filter_map(|id| Some(self.fleet.view(*id)?.state))
+            .collect();
+        let count = |wanted: State| states.iter().filter(|state| **state == wanted).count();
+        let line = format!(
+            "{} of {} programs up, {} failed, {} restarting",
             count(State::Running),
+            self.slots.len(),
             count(State::Failed),
             count(State::Backoff),
         );
-        let line = format!(
-            "{up} of {} programs up, {failed} failed, {restarting} restarting",
-            self.slots.len()
-        );
-        self.systemd_says(|systemd| systemd.status(&line));
+        if line != self.status_line {
+            self.systemd_says(|systemd| systemd.status(&line));
+            self.status_line = line;
+        }
     }
 
     /// A supervisor above us that does not listen is no reason to stop.

@@ -233,6 +233,7 @@ async fn supervise(start: Start, open: Open, tracing: Option<&Tracing>) -> Resul
         watchdog_due: systemd.watchdog_interval().map(|within| now + within),
         statistics_due: config.daemon.stats_interval.map(|every| now + every),
         systemd,
+        status_line: String::new(),
         inherited: outside::inherited_environment(),
         config,
     };
