@@ -8,6 +8,7 @@ mod completions;
 mod config;
 mod crashes;
 mod human;
+mod import;
 mod logs;
 mod man;
 mod order;
@@ -97,6 +98,7 @@ fn interpret(arguments: Arguments) -> Invocation {
         | Word::Crashes { .. }
         | Word::Check { .. }
         | Word::Config
+        | Word::Import(_)
         | Word::Completions { .. }
         | Word::Man) => Invocation::Other(Box::new(Other { globals, word })),
     }
@@ -140,6 +142,7 @@ async fn dispatch(other: Other, output: &mut Output) -> Result<u8, Complaint> {
         Word::Crashes { names } => crashes::execute(&names, &plain, output).await,
         Word::Check { file } => check::execute(file, plain, output),
         Word::Config => config::execute(&plain, output),
+        Word::Import(from) => import::execute(from, output),
         Word::Completions { shell } => completions::execute(shell, output),
         Word::Man => man::execute(output),
     }

@@ -1,0 +1,41 @@
+//! From a draft to a result: written, and passed through the config room's own check.
+
+use std::path::PathBuf;
+
+use super::draft::Draft;
+use super::note::Notes;
+use super::{Failure, Imported, Request};
+use crate::config::{self, FileChoice, Flags, Sources};
+
+/// Writes the draft and checks it.
+pub(super) fn finish(request: &Request, draft: &Draft, notes: Notes) -> Result<Imported, Failure> {
+    if draft.programs.is_empty() {
+        return Err(Failure::Source(format!(
+            "{} has no program that can be translated",
+            request.file.display()
+        )));
+    }
+    let notes = notes.in_order();
+    let config = draft.write(&notes);
+    let sources = Sources {
+        file: FileChoice::Text(request.result.clone(), config.clone()),
+        directory: PathBuf::from("/"),
+        environment: Vec::new(),
+        flags: Flags::default(),
+        command: None,
+        own_executable: PathBuf::from("eternal"),
+    };
+    if let Err(problems) = config::load(&sources) {
+        let problems = problems.to_string();
+        return Err(Failure::Internal { problems, config });
+    }
+    Ok(Imported {
+        config,
+        programs: draft
+            .programs
+            .iter()
+            .map(|program| program.name.clone())
+            .collect(),
+        notes,
+    })
+}
