@@ -125,8 +125,18 @@ fn report(file: &Path, imported: &Imported) -> String {
         count(of(Kind::Differs), "thing means", "things mean"),
     );
     for kind in [Kind::NoEquivalent, Kind::Differs, Kind::Note] {
-        for note in imported.notes.iter().filter(|note| note.kind == kind) {
-            text.push_str(&format!("\n  {note}"));
+        let mut of_kind: Vec<&Note> = imported.notes.iter().filter(|n| n.kind == kind).collect();
+        while let Some(first) = of_kind.first().map(|note| note.text.clone()) {
+            let alike: Vec<&Note> = of_kind.extract_if(.., |note| note.text == first).collect();
+            match alike.as_slice() {
+                [one] => text.push_str(&format!("\n  {one}")),
+                many => {
+                    text.push_str(&format!("\n  {kind}: {first}:"));
+                    for note in many {
+                        text.push_str(&format!("\n    {}", note.place()));
+                    }
+                }
+            }
         }
     }
     text

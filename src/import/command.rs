@@ -53,7 +53,7 @@ impl Command {
     /// Returns the words for `command`.
     pub fn argv(&self) -> Vec<String> {
         if !self.needs_shell() {
-            return self.words.iter().map(|word| literal(word)).collect();
+            return self.words.iter().map(literal).collect();
         }
         vec!["sh".to_owned(), "-c".to_owned(), self.script()]
     }
@@ -63,7 +63,7 @@ impl Command {
         for (name, value) in &self.exports {
             parts.push(format!("{name}={}; export {name}", quoted(value)));
         }
-        let words: Vec<String> = self.words.iter().map(|word| quoted(word)).collect();
+        let words: Vec<String> = self.words.iter().map(quoted).collect();
         let mut last = format!("exec {}", words.join(" "));
         for redirection in &self.redirections {
             last.push(' ');

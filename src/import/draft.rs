@@ -55,6 +55,17 @@ impl Table {
         self.set(key, config::length(length));
     }
 
+    /// Drops the keys that another table has with the same value.
+    pub fn drop_shared(&mut self, other: &Self) {
+        self.keys.retain(|key, value| other.get(key) != Some(value));
+    }
+
+    /// Adds the keys of another table.
+    pub fn take_over(&mut self, other: Self) {
+        self.keys.extend(other.keys);
+        self.reasons.extend(other.reasons);
+    }
+
     /// Returns a key that was set.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.keys.get(key)
@@ -87,7 +98,8 @@ impl Draft {
         for line in &self.head {
             let _ = writeln!(text, "# {line}");
         }
-        comments("", notes, &mut text);
+        let mut told = BTreeMap::new();
+        comments("", notes, &mut told, &mut text);
         for (name, section, table) in [
             ("daemon", Section::Daemon, &self.daemon),
             ("defaults", Section::Program, &self.defaults),
@@ -95,21 +107,26 @@ impl Draft {
             let about = notes.iter().any(|note| note.table == name);
             if !table.is_empty() || about {
                 let _ = writeln!(text, "\n[{name}]");
-                comments(name, notes, &mut text);
+                comments(name, notes, &mut told, &mut text);
                 table.write(section, &mut text);
             }
         }
         for program in &self.programs {
             let _ = writeln!(text, "\n[programs.{}]", key(&program.name));
-            comments(&program.name, notes, &mut text);
+            comments(&program.name, notes, &mut told, &mut text);
             program.keys.write(Section::Program, &mut text);
         }
         text
     }
 }
 
-/// Writes the notes of a table above its keys.
-fn comments(table: &str, notes: &[Note], text: &mut String) {
+/// Writes the notes of a table above its keys. `told` is where each text was written first.
+fn comments<'a>(
+    table: &'a str,
+    notes: &'a [Note],
+    told: &mut BTreeMap<&'a str, &'a str>,
+    text: &mut String,
+) {
     for note in notes.iter().filter(|note| note.table == table) {
         let kind = match note.kind {
             Kind::NoEquivalent => "no equivalent: ",
@@ -123,10 +140,13 @@ fn comments(table: &str, notes: &[Note], text: &mut String) {
         };
         // A control character would end the comment.
         let plain = |c: char| if c.is_control() { ' ' } else { c };
-        let line: String = format!("{kind}{what}{}", note.text)
-            .chars()
-            .map(plain)
-            .collect();
+        let first = told.entry(&note.text).or_insert(table);
+        let why = if *first == table {
+            note.text.clone()
+        } else {
+            format!("as for {first}")
+        };
+        let line: String = format!("{kind}{what}{why}").chars().map(plain).collect();
         let _ = writeln!(text, "# {line}");
     }
 }

@@ -9,13 +9,17 @@ use crate::config::{self, FileChoice, Flags, Sources};
 
 /// Writes the draft and checks it.
 pub(super) fn finish(request: &Request, draft: &Draft, notes: Notes) -> Result<Imported, Failure> {
+    let notes = notes.in_order();
     if draft.programs.is_empty() {
-        return Err(Failure::Source(format!(
+        let mut text = format!(
             "{} has no program that can be translated",
             request.file.display()
-        )));
+        );
+        for note in &notes {
+            text.push_str(&format!("\n  {note}"));
+        }
+        return Err(Failure::Source(text));
     }
-    let notes = notes.in_order();
     let config = draft.write(&notes);
     let sources = Sources {
         file: FileChoice::Text(request.result.clone(), config.clone()),

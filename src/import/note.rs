@@ -49,20 +49,28 @@ pub struct Note {
     pub(super) table: String,
 }
 
-impl fmt::Display for Note {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.kind, self.file.display())?;
+impl Note {
+    /// Returns what it is about: file, line, section, key and value.
+    #[must_use]
+    pub fn place(&self) -> String {
+        let mut place = self.file.display().to_string();
         if let Some(line) = self.line {
-            write!(f, ":{line}")?;
+            place.push_str(&format!(":{line}"));
         }
-        f.write_str(": ")?;
         if !self.section.is_empty() {
-            write!(f, "[{}] ", self.section)?;
+            place.push_str(&format!(": [{}]", self.section));
         }
         if !self.key.is_empty() {
-            write!(f, "{} = {}: ", self.key, self.value)?;
+            let space = if self.section.is_empty() { ": " } else { " " };
+            place.push_str(&format!("{space}{} = {}", self.key, self.value));
         }
-        f.write_str(&self.text)
+        place
+    }
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: {}", self.kind, self.place(), self.text)
     }
 }
 

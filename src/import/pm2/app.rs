@@ -50,7 +50,7 @@ const NOT_NEEDED: [(&[&str], &str); 9] = [
 ];
 
 /// Options that have no equivalent, with what to do instead.
-const LACKING: [(&[&str], &str); 17] = [
+const LACKING: [(&[&str], &str); 16] = [
     (
         &["watch"],
         "files are not watched; let a tool such as nodemon or watchexec be the command, or say `eternal restart NAME` after a change",
@@ -94,10 +94,6 @@ const LACKING: [(&[&str], &str); 17] = [
     (&["append_env_to_name"], "write the name that is wanted"),
     (&["write"], "nothing writes the configuration"),
     (&["username"], "PM2 sets it; `user` says who runs it"),
-    (
-        &["disable_logs"],
-        "output is always kept; let the command write to /dev/null (sh -c 'exec … >/dev/null 2>&1')",
-    ),
 ];
 
 /// The one place that says what `max_memory_restart` has become.
@@ -123,6 +119,12 @@ pub(super) fn translate(app: &Node, shared: &mut Shared<'_>, notes: &mut Notes) 
         notes.lacks("", &options.whole(), text);
         return None;
     };
+    if script == "serve" {
+        let text = "it is PM2's own server of static files, so there is no such program here; let \
+                    one of yours be the command";
+        notes.lacks("", &at, text);
+        return None;
+    }
     let name = shared.names.give(&wanted);
     options.name.clone_from(&name);
     if name != wanted {
@@ -296,7 +298,12 @@ fn add_variables(
         // JavaScript writes what is not there as these words.
         let text = match value.kind {
             Kind::Null => "null".to_owned(),
-            _ => shown(value),
+            Kind::Bool(_)
+            | Kind::Integer(_)
+            | Kind::Float(_)
+            | Kind::Text(_)
+            | Kind::List(_)
+            | Kind::Map(_) => shown(value),
         };
         if valid && !text.contains('\0') {
             all.insert(key.clone(), text);
@@ -320,8 +327,8 @@ fn replicas(
     let name = options.name.clone();
     let mode = options.text(&["exec_mode"], notes);
     options.raw(&["execute_command"]);
-    let count = |node: &Node| match &node.kind {
-        Kind::Text(text) if text == "max" => Some(0),
+    let count = |node: &Node| match node.scalar().as_deref() {
+        Some("max") => Some(0),
         _ => super::options::number(node),
     };
     let given = options.read(&["instances"], "a number or \"max\"", count, notes);
@@ -351,11 +358,10 @@ fn replicas(
     } else if wanted > 1 {
         keys.set("instances", wanted);
     }
-    if let Some(given) = at.filter(|given| given.value <= 0 && wanted > 1) {
-        if keys.get("instances").is_some() {
-            let text = format!("{wanted}: this machine has {processors} processors");
-            notes.differs(&name, &given.at, text);
-        }
+    let counted = at.filter(|given| given.value <= 0 && keys.get("instances").is_some());
+    if let Some(given) = counted {
+        let text = format!("{wanted}: this machine has {processors} processors");
+        notes.differs(&name, &given.at, text);
     }
     numbering(options, (command, keys), notes);
 }
@@ -526,6 +532,13 @@ fn logs(
     let both = options.text(&["log_file", "log"], notes);
     let merged = options.truth(&["merge_logs", "combine_logs"], notes);
     let path = |given: &Option<Given<String>>| given.as_ref().map(|given| given.value.clone());
+    let none = options
+        .truth(&["disable_logs"], notes)
+        .is_some_and(|given| given.value);
+    if none {
+        command.redirections.push(">/dev/null 2>&1");
+        return;
+    }
     let nowhere = |path: &String| matches!(path.as_str(), "/dev/null" | "NULL");
     let (out_path, err_path) = (path(&out), path(&err));
     // PM2's own file for both is /dev/null unless it is asked for one.

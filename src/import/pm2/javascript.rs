@@ -67,6 +67,10 @@ pub(super) fn run(file: &Path, directory: &Path) -> Result<Node, Failure> {
         .map(serde_json::from_str)
     {
         Some(Ok(value)) => Ok(tree::of_json(&value)),
+        _ if status.success() => Err(Failure::Source(format!(
+            "{} exports nothing that can be written as JSON",
+            file.display()
+        ))),
         _ => Err(Failure::Source(format!(
             "node cannot load {} ({status}): {}",
             file.display(),

@@ -149,7 +149,8 @@ fn general(request: &Request, draft: &mut Draft, notes: &mut Notes) {
         "",
         &file,
         "PM2 keeps a log per app under ~/.pm2/logs; here an app without log_file writes into the \
-         daemon's log. This daemon ends when nothing is left that runs or will run, with 1 if a \
+         daemon's log. An app without cwd runs in the directory of the ecosystem file. \
+         This daemon ends when nothing is left that runs or will run, with 1 if a \
          program failed; PM2 goes on. Node's IPC channel (process.send) and the pm2.io agent are \
          not there",
     );

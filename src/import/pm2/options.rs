@@ -108,7 +108,12 @@ impl<'a> Options<'a> {
     pub fn words(&mut self, names: &[&str], notes: &mut Notes) -> Vec<String> {
         let parse = |node: &Node| match &node.kind {
             Kind::Text(text) => Some(split(text)),
-            _ => node.items().iter().map(Node::scalar).collect(),
+            Kind::Null
+            | Kind::Bool(_)
+            | Kind::Integer(_)
+            | Kind::Float(_)
+            | Kind::List(_)
+            | Kind::Map(_) => node.items().iter().map(Node::scalar).collect(),
         };
         let read = self.read(names, "a text or a list of texts", parse, notes);
         read.map_or_else(Vec::new, |given| given.value)

@@ -344,10 +344,9 @@ fn plain(text: &str) -> Kind {
     }
     let digits = text.trim_start_matches(['-', '+']);
     let numeric = |c: char| c.is_ascii_digit() || ".eE+-".contains(c);
-    if let Some(hex) = digits.strip_prefix("0x") {
-        if let Ok(number) = i64::from_str_radix(hex, 16) {
-            return Kind::Integer(number);
-        }
+    let hex = digits.strip_prefix("0x");
+    if let Some(Ok(number)) = hex.map(|hex| i64::from_str_radix(hex, 16)) {
+        return Kind::Integer(number);
     }
     if digits.starts_with(|c: char| c.is_ascii_digit() || c == '.') && text.chars().all(numeric) {
         if let Ok(number) = text.parse() {

@@ -87,10 +87,9 @@ fn supervisord(section: &Section, shared: &mut Shared<'_>, draft: &mut Draft, no
         "trace" | "blather" => Some("trace"),
         _ => None,
     };
-    if let Some(given) = options.read("loglevel", "it is no level", level, notes) {
-        if given.value != "info" {
-            draft.daemon.set("log_level", given.value);
-        }
+    let level = options.read("loglevel", "it is no level", level, notes);
+    if let Some(given) = level.filter(|given| given.value != "info") {
+        draft.daemon.set("log_level", given.value);
     }
     if let Some(mask) = options.read("umask", "it must be an octal mask", umask, notes) {
         draft.defaults.set("umask", mask.value);
@@ -128,11 +127,17 @@ fn surroundings(
     notes: &mut Notes,
 ) {
     const USUAL_FILES: i64 = 1024;
-    if let Some(given) = options.text("user", notes).filter(|g| !g.value.is_empty()) {
-        draft.defaults.set("user", given.value);
-        let text = "programs run as this user; the daemon runs as whoever starts it (User= of \
-                    its systemd unit)";
-        notes.differs("defaults", &given.at, text);
+    let user = options.text("user", notes);
+    if let Some(given) = user.filter(|given| !given.value.is_empty()) {
+        if given.value == "root" {
+            let text = "programs run as the daemon's user, which is root if root starts it";
+            notes.says("", &given.at, text);
+        } else {
+            draft.defaults.set("user", given.value);
+            let text = "programs run as this user; the daemon runs as whoever starts it (User= \
+                        of its systemd unit)";
+            notes.differs("defaults", &given.at, text);
+        }
     }
     if let Some(given) = options
         .text("directory", notes)
@@ -172,11 +177,10 @@ fn manners(options: &mut Options<'_>, notes: &mut Notes) {
         let text = "`eternal run` logs to stderr too; `eternal start` logs to the file only";
         notes.lacks("", &given.at, text);
     }
-    if let Some(given) = options.text("identifier", notes) {
-        if given.value != "supervisor" {
-            let text = "a daemon has no name; socket and pid file tell daemons apart";
-            notes.lacks("", &given.at, text);
-        }
+    let identifier = options.text("identifier", notes);
+    if let Some(given) = identifier.filter(|given| given.value != "supervisor") {
+        let text = "a daemon has no name; socket and pid file tell daemons apart";
+        notes.lacks("", &given.at, text);
     }
     if let Some(given) = options.truth("nocleanup", notes) {
         let text = "nothing is ever cleaned up at the start; `log_keep` bounds old log files";

@@ -155,11 +155,10 @@ pub(super) fn translate(
             Target::File(_) | Target::Automatic | Target::Nowhere => {}
         }
     }
-    if let (true, Some(given)) = (joined, &err) {
-        if matches!(given.value, Target::File(_)) {
-            let text = "redirect_stderr = true makes supervisord ignore it as well";
-            notes.says(&table, &given.at, text);
-        }
+    let ignored = err.filter(|given| joined && matches!(given.value, Target::File(_)));
+    if let Some(given) = ignored {
+        let text = "redirect_stderr = true makes supervisord ignore it as well";
+        notes.says(&table, &given.at, text);
     }
     if let (Some(given), Target::Automatic, false) = (&out, &out_target, file.is_some()) {
         let text = "the output goes to the daemon's log, with the program's name before each line";

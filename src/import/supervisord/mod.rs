@@ -162,8 +162,8 @@ fn general(shared: &Shared<'_>, draft: &mut Draft, notes: &mut Notes) {
         "defaults",
         &file,
         "supervisord starts a program that ran for startsecs again at once; here every restart \
-         waits for restart_delay. A program that ends with an expected code within startsecs is \
-         a failed start there and a clean end here",
+         waits for restart_delay. An end within startsecs is a failed start there, retried \
+         whatever autorestart says; here its code alone decides",
     );
     notes.differs(
         "",

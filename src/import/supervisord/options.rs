@@ -97,7 +97,10 @@ impl<'a> Options<'a> {
     pub fn leftovers(self, notes: &mut Notes) {
         for option in &self.section.options {
             if !self.read.contains(option.key.as_str()) {
-                let why = "supervisord has no such option in this section and ignores it";
+                let why = match option.key.as_str() {
+                    "depends_on" => "supervisord ignores it; `after` does here what it says",
+                    _ => "supervisord has no such option in this section and ignores it",
+                };
                 notes.lacks(&self.table, &self.at(option), why);
             }
         }

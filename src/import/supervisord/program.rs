@@ -155,12 +155,10 @@ fn one(
         notes,
     );
     let rank = rank(&mut options, notes);
-    if let Some(given) = options.text("serverurl", notes) {
-        if !given.value.eq_ignore_ascii_case("auto") {
-            let text = "SUPERVISOR_SERVER_URL is not set; set it in environment if something \
-                        reads it";
-            notes.lacks(name, &given.at, text);
-        }
+    let url = options.text("serverurl", notes);
+    if let Some(given) = url.filter(|given| !given.value.eq_ignore_ascii_case("auto")) {
+        let text = "SUPERVISOR_SERVER_URL is not set; set it in environment if something reads it";
+        notes.lacks(name, &given.at, text);
     }
     if kind == "fcgi-program" {
         fastcgi(section, &mut options, &mut keys, notes);
@@ -354,7 +352,7 @@ fn restarts(options: &mut Options<'_>, keys: &mut Table, notes: &mut Notes) {
         retries.startretries = given.value;
     }
     if startsecs.is_some() || startretries.is_some() {
-        retries.write(keys);
+        retries.write_difference(keys);
     }
     if let Some(given) = startsecs.filter(|_| retries.is_endless() && mode != "never") {
         keys.set("on_crash_loop", "retry");
@@ -364,8 +362,8 @@ fn restarts(options: &mut Options<'_>, keys: &mut Table, notes: &mut Notes) {
         notes.differs(&table, &given.at, text);
     }
     if let Some(given) = startretries.filter(|given| given.value <= 0) {
-        let text = "the first crash is the last, also after a long run; raise crash_threshold \
-                    if that is not meant";
+        let text = "a start that fails is tried once more, so that a crash after a long run is not \
+                    the last; crash_threshold = 1 would give up at the first of either";
         notes.differs(&table, &given.at, text);
     }
 }
@@ -383,10 +381,9 @@ fn codes(text: &str) -> Option<Vec<i64>> {
 fn stopping(options: &mut Options<'_>, keys: &mut Table, notes: &mut Notes) {
     let table = options.table.clone();
     let rule = "it must be a signal, as TERM";
-    if let Some(given) = options.read("stopsignal", rule, signal, notes) {
-        if given.value != "SIGTERM" {
-            keys.set("stop_signal", given.value);
-        }
+    let signal = options.read("stopsignal", rule, signal, notes);
+    if let Some(given) = signal.filter(|given| given.value != "SIGTERM") {
+        keys.set("stop_signal", given.value);
     }
     if let Some(given) = options.number("stopwaitsecs", notes) {
         keys.set_length(

@@ -33,9 +33,18 @@ impl Retries {
     /// A hundred years would be too long for the config.
     const LONGEST: i64 = 10 * 365 * 24 * 3600;
 
+    /// Writes what differs from the policy of a program that says nothing.
+    pub fn write_difference(self, keys: &mut Table) {
+        let (mut own, mut usual) = (Table::default(), Table::default());
+        self.write(&mut own);
+        Self::default().write(&mut usual);
+        own.drop_shared(&usual);
+        keys.take_over(own);
+    }
+
     /// Writes the policy.
     pub fn write(self, keys: &mut Table) {
-        let attempts = self.startretries.clamp(0, Self::MOST) + 1;
+        let attempts = self.startretries.clamp(1, Self::MOST) + 1;
         let least = self.startsecs.clamp(1, Self::LONGEST);
         let window = least.saturating_mul(attempts).min(Self::LONGEST);
         keys.set("crash_threshold", attempts);
