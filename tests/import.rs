@@ -307,7 +307,7 @@ fn json_has_the_config_the_programs_and_every_note() {
         ),
         (
             &"no-equivalent".into(),
-            &96.into(),
+            &100.into(),
             &"eventlistener:memmon".into(),
             &"TICK_60".into()
         )
@@ -529,6 +529,45 @@ fn paths_mean_the_same_wherever_the_result_goes() {
     }
 }
 
+#[test]
+fn more_programs_than_a_daemon_takes_are_refused_at_once() {
+    let place = Place::new();
+    let many = |line: &dyn Fn(u32) -> String| (0..200_000).map(line).collect::<String>();
+    let options = many(&|n| format!("option{n} = 1\n"));
+    place.write(
+        "a.conf",
+        many(&|n| format!("[program:a{n}]\ncommand = a\n")),
+    );
+    place.write("P", many(&|n| format!("a{n}: a\n")));
+    place.write(
+        "a.json",
+        format!("[{}]", many(&|_| "{\"script\": \"a\"},\n".to_owned())),
+    );
+    place.write("b.conf", format!("[program:a]\ncommand = a\n{options}"));
+    let began = Instant::now();
+    for (format, file) in [
+        ("supervisord", "a.conf"),
+        ("procfile", "P"),
+        ("pm2", "a.json"),
+    ] {
+        let said = place.say(&["import", format, file]);
+        assert_eq!(said.code, Some(2), "{file}");
+        let text = format!("{file} has more than 10000 programs");
+        assert!(
+            said.err.contains(&text),
+            "{file}: {}",
+            &said.err[..said.err.len().min(500)]
+        );
+    }
+    let said = place.say(&["import", "supervisord", "b.conf"]);
+    assert_eq!(said.code, Some(0));
+    assert!(
+        said.err.contains("200000 options have no equivalent"),
+        "every one is named"
+    );
+    assert!(began.elapsed() < DEADLINE, "it took {:?}", began.elapsed());
+}
+
 /// A daemon in the foreground, ended with its programs.
 struct Daemon<'a> {
     place: &'a Place,
@@ -556,7 +595,9 @@ impl<'a> Daemon<'a> {
     fn program(&self, name: &str) -> Value {
         let states = self.states();
         let all = states["programs"].as_array().cloned().unwrap_or_default();
-        let found = all.into_iter().find(|program| program["name"] == name);
+        let found = all
+            .into_iter()
+            .find(|program| program["display_name"] == name);
         found.unwrap_or_default()
     }
 }

@@ -98,8 +98,17 @@ impl Draft {
         for line in &self.head {
             let _ = writeln!(text, "# {line}");
         }
+        let mut by_table: BTreeMap<&str, Vec<&Note>> = BTreeMap::new();
+        for note in notes {
+            by_table.entry(&note.table).or_default().push(note);
+        }
         let mut told = BTreeMap::new();
-        comments("", notes, &mut told, &mut text);
+        let mut comments = |table: &str, text: &mut String| {
+            if let Some((table, notes)) = by_table.get_key_value(table) {
+                comments(table, notes, &mut told, text);
+            }
+        };
+        comments("", &mut text);
         for (name, section, table) in [
             ("daemon", Section::Daemon, &self.daemon),
             ("defaults", Section::Program, &self.defaults),
@@ -107,13 +116,13 @@ impl Draft {
             let about = notes.iter().any(|note| note.table == name);
             if !table.is_empty() || about {
                 let _ = writeln!(text, "\n[{name}]");
-                comments(name, notes, &mut told, &mut text);
+                comments(name, &mut text);
                 table.write(section, &mut text);
             }
         }
         for program in &self.programs {
             let _ = writeln!(text, "\n[programs.{}]", key(&program.name));
-            comments(&program.name, notes, &mut told, &mut text);
+            comments(&program.name, &mut text);
             program.keys.write(Section::Program, &mut text);
         }
         text
@@ -123,11 +132,15 @@ impl Draft {
 /// Writes the notes of a table above its keys. `told` is where each text was written first.
 fn comments<'a>(
     table: &'a str,
-    notes: &'a [Note],
+    notes: &[&'a Note],
     told: &mut BTreeMap<&'a str, &'a str>,
     text: &mut String,
 ) {
-    for note in notes.iter().filter(|note| note.table == table) {
+    for note in notes {
+        let section = match note.section.as_str() {
+            section if !section.is_empty() && table.is_empty() => format!("[{section}] "),
+            _ => String::new(),
+        };
         let kind = match note.kind {
             Kind::NoEquivalent => "no equivalent: ",
             Kind::Differs => "differs: ",
@@ -146,7 +159,10 @@ fn comments<'a>(
         } else {
             format!("as for {first}")
         };
-        let line: String = format!("{kind}{what}{why}").chars().map(plain).collect();
+        let line: String = format!("{kind}{section}{what}{why}")
+            .chars()
+            .map(plain)
+            .collect();
         let _ = writeln!(text, "# {line}");
     }
 }

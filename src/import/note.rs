@@ -1,12 +1,13 @@
 //! What a translation has to tell: what has no equivalent, what differs, what was decided.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 /// How much a note matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// The option has no equivalent; nothing stands for it in the result.
@@ -28,7 +29,7 @@ impl fmt::Display for Kind {
 }
 
 /// One thing to tell about an option of the source.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Note {
     /// How much it matters.
     pub kind: Kind,
@@ -101,6 +102,7 @@ impl At {
 #[derive(Debug, Default)]
 pub(super) struct Notes {
     list: Vec<Note>,
+    known: HashSet<Note>,
 }
 
 impl Notes {
@@ -130,7 +132,7 @@ impl Notes {
             text,
             table: table.to_owned(),
         };
-        if !self.list.contains(&note) {
+        if self.known.insert(note.clone()) {
             self.list.push(note);
         }
     }

@@ -8,7 +8,7 @@ use super::draft::{Draft, Program, Table, texts, variables};
 use super::names::Names;
 use super::note::{At, Notes};
 use super::source::{self, Places};
-use super::{Failure, Request};
+use super::{Failure, Request, finish};
 
 /// From the port of one type to that of the next.
 const STEP: u32 = 100;
@@ -30,6 +30,9 @@ pub(super) fn translate(
     let text = source::read(&request.file)?;
     let places = Places::new(&request.file, &request.result);
     let entries = entries(&request.file, &text, notes);
+    if entries.len() > finish::MOST {
+        return Err(finish::too_many(request));
+    }
     unknown_types(request, formation, &entries)?;
     let env = env_file(&request.file, &places, notes)?;
     let first = env.port.unwrap_or(u32::from(port));
@@ -93,6 +96,9 @@ fn entries<'a>(file: &Path, text: &'a str, notes: &mut Notes) -> Vec<Entry<'a>> 
             let earlier = entries.remove(known);
             let text = format!("line {} says {name} again, which wins", number + 1);
             notes.lacks("", &earlier.at, text);
+        }
+        if entries.len() > finish::MOST {
+            break;
         }
         entries.push(Entry {
             name,

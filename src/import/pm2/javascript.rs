@@ -1,5 +1,6 @@
 //! `ecosystem.config.js`: a program, which has to be run to know what it says.
 
+use std::collections::HashMap;
 use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -105,18 +106,19 @@ fn read_all(
 /// Gives keys their lines, where the file names a key exactly once.
 pub(super) fn find_lines(node: &mut Node, text: &str) {
     let text = tree::without_comments(text);
-    fill(node, &text);
+    fill(node, &text, &mut HashMap::new());
 }
 
-fn fill(node: &mut Node, text: &str) {
+fn fill(node: &mut Node, text: &str, known: &mut HashMap<String, Option<usize>>) {
     match &mut node.kind {
         tree::Kind::Map(members) => {
             for (name, member) in members {
-                member.line = only_line(name, text);
-                fill(member, text);
+                let find = || only_line(name, text);
+                member.line = *known.entry(name.clone()).or_insert_with(find);
+                fill(member, text, known);
             }
         }
-        tree::Kind::List(items) => items.iter_mut().for_each(|item| fill(item, text)),
+        tree::Kind::List(items) => items.iter_mut().for_each(|item| fill(item, text, known)),
         tree::Kind::Null
         | tree::Kind::Bool(_)
         | tree::Kind::Integer(_)

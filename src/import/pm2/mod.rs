@@ -12,7 +12,7 @@ use super::draft::Draft;
 use super::names::Names;
 use super::note::{At, Notes};
 use super::source::{self, Places};
-use super::{Failure, Request};
+use super::{Failure, Request, finish};
 use tree::{Kind, Node};
 
 /// What all apps share.
@@ -47,6 +47,9 @@ pub(super) fn translate(
     })?;
     if root.get("apps").is_some() || root.get("pm2").is_some() {
         others(&root, request, notes);
+    }
+    if apps.items().len() > finish::MOST {
+        return Err(finish::too_many(request));
     }
     for app in apps.items() {
         let made = app::translate(app, &mut shared, notes);
@@ -99,11 +102,24 @@ fn at(request: &Request, name: &str, node: &Node) -> At {
         line: node.line,
         section: String::new(),
         key: name.to_owned(),
-        value: shown(node),
+        value: brief(node),
     }
 }
 
-/// Writes a value for a note.
+/// Writes a value for a note; an object may hold secrets.
+fn brief(node: &Node) -> String {
+    match node.kind {
+        Kind::Map(_) => "{…}".to_owned(),
+        Kind::Null
+        | Kind::Bool(_)
+        | Kind::Integer(_)
+        | Kind::Float(_)
+        | Kind::Text(_)
+        | Kind::List(_) => shown(node),
+    }
+}
+
+/// Writes a value as an environment would hold it: what is no scalar, as JSON.
 fn shown(node: &Node) -> String {
     node.scalar().unwrap_or_else(|| node.json().to_string())
 }
@@ -115,14 +131,11 @@ fn others(root: &Node, request: &Request, notes: &mut Notes) {
             "apps" | "pm2" => {}
             "deploy" => notes.lacks(
                 "",
-                &At {
-                    value: "…".to_owned(),
-                    ..at
-                },
+                &at,
                 "this supervises, it does not deploy: keep `pm2 deploy`, or let a pipeline copy \
                  the files and say `eternal restart NAME`",
             ),
-            _ => notes.lacks("", &at, "PM2 does not know it beside `apps` either"),
+            _ => notes.says("", &at, "PM2 does not know it beside `apps` either"),
         }
     }
 }

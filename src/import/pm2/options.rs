@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::shown;
+use super::brief;
 use super::tree::{Kind, Node};
 use crate::import::draft::Table;
 use crate::import::note::{At, Notes};
@@ -54,7 +54,7 @@ impl<'a> Options<'a> {
             line: node.line.or(self.app.line),
             section: self.name.clone(),
             key: name.to_owned(),
-            value: shown(node),
+            value: brief(node),
         }
     }
 

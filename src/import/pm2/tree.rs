@@ -317,17 +317,24 @@ fn size(node: &Node) -> usize {
 /// Lets a later member replace an earlier one, and `<<` fill in what is not said.
 fn merged(members: Vec<(String, Node)>) -> Vec<(String, Node)> {
     let mut own: Vec<(String, Node)> = Vec::with_capacity(members.len());
+    let mut places: HashMap<String, usize> = HashMap::new();
     let mut fills = Vec::new();
     for (name, node) in members {
         if name == "<<" {
             fills.push(node);
-        } else {
-            own.retain(|(known, _)| *known != name);
-            own.push((name, node));
+            continue;
+        }
+        match places.get(&name) {
+            Some(place) => own[*place].1 = node,
+            None => {
+                places.insert(name.clone(), own.len());
+                own.push((name, node));
+            }
         }
     }
     for (name, node) in fills.iter().flat_map(Node::items).flat_map(Node::members) {
-        if !own.iter().any(|(known, _)| known == name) {
+        if !places.contains_key(name) {
+            places.insert(name.clone(), own.len());
             own.push((name.clone(), node.clone()));
         }
     }

@@ -1,6 +1,7 @@
 //! The dialect of INI that supervisord reads: Python's `RawConfigParser`, with `;` and `#` as
 //! inline comments after white space, continuation lines, and repeated sections merged.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use crate::import::Failure;
@@ -24,12 +25,13 @@ pub(super) struct Section {
     pub options: Vec<Opt>,
     /// Those that a later one of the same name replaced.
     pub replaced: Vec<Opt>,
+    places: HashMap<String, usize>,
 }
 
 impl Section {
     /// Finds an option.
     pub fn get(&self, key: &str) -> Option<&Opt> {
-        self.options.iter().find(|option| option.key == key)
+        self.options.get(*self.places.get(key)?)
     }
 
     /// Returns what comes before the colon of its name, and what comes after.
@@ -38,12 +40,17 @@ impl Section {
         (kind.trim(), name.trim())
     }
 
-    fn add(&mut self, option: Opt) {
-        let known = self.options.iter().position(|own| own.key == option.key);
-        if let Some(known) = known {
-            self.replaced.push(self.options.remove(known));
+    /// Adds an option and returns its place.
+    fn add(&mut self, option: Opt) -> usize {
+        if let Some(place) = self.places.get(&option.key) {
+            let earlier = std::mem::replace(&mut self.options[*place], option);
+            self.replaced.push(earlier);
+            return *place;
         }
+        let place = self.options.len();
+        self.places.insert(option.key.clone(), place);
         self.options.push(option);
+        place
     }
 }
 
@@ -51,6 +58,7 @@ impl Section {
 #[derive(Debug, Default)]
 pub(super) struct Ini {
     pub sections: Vec<Section>,
+    places: HashMap<String, usize>,
 }
 
 impl Ini {
@@ -63,7 +71,7 @@ impl Ini {
             ini: self,
             file,
             section: None,
-            in_option: false,
+            option: None,
             indent: 0,
             problems: Vec::new(),
         };
@@ -84,15 +92,17 @@ impl Ini {
     }
 
     fn open(&mut self, file: &Path, line: usize, name: &str) -> usize {
-        if let Some(known) = self.sections.iter().position(|s| s.name == name) {
-            return known;
+        if let Some(known) = self.places.get(name) {
+            return *known;
         }
+        self.places.insert(name.to_owned(), self.sections.len());
         self.sections.push(Section {
             name: name.to_owned(),
             file: file.to_owned(),
             line,
             options: Vec::new(),
             replaced: Vec::new(),
+            places: HashMap::new(),
         });
         self.sections.len() - 1
     }
@@ -102,8 +112,8 @@ struct Reader<'a> {
     ini: &'a mut Ini,
     file: &'a Path,
     section: Option<usize>,
-    /// The last line belongs to an option, which an indented one goes on with.
-    in_option: bool,
+    /// The option that the last line belongs to, which an indented one goes on with.
+    option: Option<usize>,
     /// Of the line that the option began on.
     indent: usize,
     problems: Vec<String>,
@@ -114,13 +124,13 @@ impl Reader<'_> {
         let (line, commented) = without_comment(line);
         let value = line.trim();
         if value.is_empty() {
-            if !commented && self.in_option {
+            if !commented {
                 self.go_on("");
             }
             return;
         }
         let indent = line.len() - line.trim_start().len();
-        if self.in_option && indent > self.indent {
+        if self.option.is_some() && indent > self.indent {
             self.go_on(value);
             return;
         }
@@ -131,11 +141,11 @@ impl Reader<'_> {
         match (header, self.section, value.find(['=', ':'])) {
             (Some(name), _, _) if !name.is_empty() => {
                 self.section = Some(self.ini.open(self.file, number, name));
-                self.in_option = false;
+                self.option = None;
             }
             (_, None, _) => {
                 self.problem(number, value, "is not in a section");
-                self.in_option = false;
+                self.option = None;
             }
             (_, Some(section), Some(at)) if at > 0 => {
                 let option = Opt {
@@ -144,17 +154,15 @@ impl Reader<'_> {
                     file: self.file.to_owned(),
                     line: number,
                 };
-                self.ini.sections[section].add(option);
-                self.in_option = true;
+                self.option = Some(self.ini.sections[section].add(option));
             }
             (_, Some(_), _) => self.problem(number, value, "is no `key = value`"),
         }
     }
 
     fn go_on(&mut self, value: &str) {
-        let option = self
-            .section
-            .and_then(|section| self.ini.sections[section].options.last_mut());
+        let place = self.section.zip(self.option);
+        let option = place.map(|(section, option)| &mut self.ini.sections[section].options[option]);
         if let Some(option) = option {
             option.value.push('\n');
             option.value.push_str(value);

@@ -19,7 +19,7 @@ use super::draft::Draft;
 use super::names::Names;
 use super::note::{At, Notes};
 use super::source::{self, Places};
-use super::{Failure, Request};
+use super::{Failure, Request, finish};
 use expand::Scope;
 use ini::{Ini, Opt, Section};
 
@@ -65,7 +65,7 @@ pub(super) fn translate(
     };
     replaced(&ini, notes);
     daemon::translate(&ini, &mut shared, draft, notes);
-    programs(&ini, &mut shared, draft, notes);
+    programs(&ini, &mut shared, draft, notes)?;
     shared.logs.settle(draft, notes);
     if !draft.programs.is_empty() {
         general(&shared, draft, notes);
@@ -106,17 +106,30 @@ fn place_of(section: &Section) -> At {
 }
 
 fn replaced(ini: &Ini, notes: &mut Notes) {
-    for section in &ini.sections {
+    for section in ini.sections.iter().filter(|s| s.name != "include") {
         for option in &section.replaced {
-            let later = section.get(&option.key).map_or(0, |option| option.line);
-            let text = format!("it is set again in line {later}, which wins, as in supervisord");
+            let Some(later) = section.get(&option.key) else {
+                continue;
+            };
+            let place_of_later = if later.file == option.file {
+                format!("line {}", later.line)
+            } else {
+                format!("{}:{}", later.file.display(), later.line)
+            };
+            let text =
+                format!("it is set again in {place_of_later}, which wins, as in supervisord");
             notes.says("", &place(&section.name, option), text);
         }
     }
 }
 
 /// Translates every section that is a program, in the order supervisord starts them.
-fn programs(ini: &Ini, shared: &mut Shared<'_>, draft: &mut Draft, notes: &mut Notes) {
+fn programs(
+    ini: &Ini,
+    shared: &mut Shared<'_>,
+    draft: &mut Draft,
+    notes: &mut Notes,
+) -> Result<(), Failure> {
     let mut ranked: Vec<((i64, i64), super::draft::Program)> = Vec::new();
     for section in &ini.sections {
         let (kind, name) = section.parts();
@@ -135,11 +148,15 @@ fn programs(ini: &Ini, shared: &mut Shared<'_>, draft: &mut Draft, notes: &mut N
             let group = shared.groups.get(name).map_or(rank, |(_, rank)| *rank);
             ranked.push(((group, rank), made));
         }
+        if ranked.len() > finish::MOST {
+            return Err(finish::too_many(shared.request));
+        }
     }
     ranked.sort_by_key(|(rank, _)| *rank);
     draft
         .programs
         .extend(ranked.into_iter().map(|(_, program)| program));
+    Ok(())
 }
 
 /// What holds for every program, said once.

@@ -25,6 +25,10 @@ pub(super) fn translate(
 ) -> Vec<(i64, Program)> {
     let (_, wanted) = section.parts();
     let count = count(section, shared, notes);
+    if let Some((group, _)) = shared.groups.get(wanted) {
+        let text = format!("what supervisorctl calls {group}:NAME is NAME here");
+        notes.says("", &place_of(section), text);
+    }
     let alike = count.number == 1 || !mentions_number(section);
     if alike {
         let name = given_name(section, wanted, shared, notes);
@@ -101,10 +105,6 @@ fn given_name(
             let text = format!("it is called {name} here, after its section");
             notes.says(&name, &place(&section.name, option), text);
         }
-    }
-    if let Some((group, _)) = shared.groups.get(wanted) {
-        let text = format!("{group}:{wanted} in supervisorctl is {name} here");
-        notes.says(&name, &place_of(section), text);
     }
     name
 }
