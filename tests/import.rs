@@ -576,6 +576,30 @@ fn more_programs_than_a_daemon_takes_are_refused_at_once() {
     assert!(began.elapsed() < DEADLINE, "it took {:?}", began.elapsed());
 }
 
+#[test]
+fn a_script_without_an_ending_is_run_as_pm2_would() {
+    let place = Place::new();
+    fs::create_dir(place.path("bin")).expect("a folder");
+    place.write("bin/www", "#!/usr/bin/env node\n");
+    fs::copy(env!("CARGO_BIN_EXE_eternal"), place.path("binary")).expect("a copy");
+    for (script, command) in [
+        ("./bin/www", r#"["node", "./bin/www"]"#),
+        ("./binary", r#"["./binary"]"#),
+        ("binary", r#"["./binary"]"#),
+        ("yarn", r#"["yarn"]"#),
+        ("dist/gone", r#"["node", "dist/gone"]"#),
+        ("a.py", r#"["python3", "a.py"]"#),
+    ] {
+        place.write("a.json", format!("{{\"script\": \"{script}\"}}"));
+        let said = place.say(&["import", "pm2", "a.json"]);
+        assert!(
+            said.out.contains(&format!("command = {command}\n")),
+            "{script}: {}",
+            said.out
+        );
+    }
+}
+
 /// A daemon in the foreground, ended with its programs.
 struct Daemon<'a> {
     place: &'a Place,

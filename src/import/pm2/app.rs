@@ -1,6 +1,7 @@
 //! One app, one program.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
@@ -133,8 +134,11 @@ pub(super) fn translate(app: &Node, shared: &mut Shared<'_>, notes: &mut Notes) 
         notes.differs(&name, &at, text);
     }
     let mut keys = Table::default();
-    let (mut command, interpreter) = command(&script, &at, &mut options, notes);
-    if let Some(given) = options.text(&["cwd"], notes) {
+    let cwd = options.text(&["cwd"], notes);
+    let directory = cwd.as_ref().map_or("", |given| given.value.as_str());
+    let directory = shared.places.source().join(directory);
+    let (mut command, interpreter) = command((&script, &at), &directory, &mut options, notes);
+    if let Some(given) = cwd {
         keys.set("working_directory", shared.places.fit(&given.value));
     } else if shared.places.fit(".") != "." {
         keys.set("working_directory", shared.places.fit("."));
@@ -155,8 +159,8 @@ pub(super) fn translate(app: &Node, shared: &mut Shared<'_>, notes: &mut Notes) 
 
 /// Makes the command line: interpreter, its arguments, script, its arguments.
 fn command(
-    script: &str,
-    at: &At,
+    (script, at): (&str, &At),
+    directory: &Path,
     options: &mut Options<'_>,
     notes: &mut Notes,
 ) -> (Command, String) {
@@ -183,6 +187,7 @@ fn command(
         .iter()
         .find(|(known, _)| Some(*known) == ending)
         .map(|(_, interpreter)| (*interpreter).to_owned());
+    let given = interpreter.is_some();
     let chosen = match interpreter {
         Some((own, at)) => match own.split_once('@') {
             Some((own, version)) => {
@@ -211,20 +216,52 @@ fn command(
             "bun runs it, as in PM2 where there is one; else say node or ts-node in `command`",
         );
     }
+    let chosen = match chosen {
+        None if ending.is_none() && !given => unnamed(script, at, (options, directory), notes),
+        chosen => chosen,
+    };
     let mut words: Vec<String> = chosen.iter().cloned().collect();
     if chosen.is_some() {
         words.extend(its_arguments);
         words.push(script.to_owned());
     } else {
-        words.push(local(script, ending));
+        words.push(local(script, ending, directory));
     }
     words.extend(arguments);
     (Command::plain(words), chosen.unwrap_or_default())
 }
 
+/// Decides what runs a file whose name has no ending: as PM2, node unless it is a binary. A word
+/// without a file is a command in `PATH`.
+fn unnamed(
+    script: &str,
+    at: &At,
+    (options, directory): (&Options<'_>, &Path),
+    notes: &mut Notes,
+) -> Option<String> {
+    const START: usize = 1024;
+    let file = std::fs::File::open(directory.join(script));
+    let mut start = Vec::new();
+    let read = file.and_then(|file| file.take(START as u64).read_to_end(&mut start));
+    if read.is_err() && !script.contains('/') {
+        return None;
+    }
+    if start.contains(&0) {
+        return None;
+    }
+    let text = if read.is_err() {
+        "the file cannot be read now: node is taken to run it, as PM2 does with what is no binary"
+    } else {
+        "node runs it, as PM2 does with what is no binary"
+    };
+    notes.says(&options.name, at, text);
+    Some("node".to_owned())
+}
+
 /// A file beside the configuration is found by its path, not in `PATH`.
-fn local(script: &str, ending: Option<&str>) -> String {
-    if ending.is_some() && !script.contains('/') {
+fn local(script: &str, ending: Option<&str>, directory: &Path) -> String {
+    let beside = ending.is_some() || directory.join(script).is_file();
+    if beside && !script.contains('/') {
         format!("./{script}")
     } else {
         script.to_owned()
