@@ -4,9 +4,15 @@
 //! its app said.
 
 mod app;
+mod behaviour;
+mod environment;
 mod javascript;
+mod launch;
+mod logs;
 mod options;
+mod rest;
 mod tree;
+mod yaml;
 
 use super::draft::Draft;
 use super::names::Names;
@@ -75,7 +81,7 @@ fn load(request: &Request, places: &Places, notes: &mut Notes) -> Result<Node, F
     let text = source::read(file)?;
     let bad = |bad: tree::Bad| Failure::at(file, bad.line.max(1), bad.what);
     match ending.as_str() {
-        "yml" | "yaml" => tree::yaml(&text).map_err(bad),
+        "yml" | "yaml" => yaml::read(&text).map_err(bad),
         "js" | "cjs" | "mjs" => {
             let text_of_note = "it is JavaScript: it was run with node to be read, with this \
                                 environment; what it computed is written as it was just now";

@@ -3,12 +3,14 @@
 //! What supervisord does where a program is silent goes to `[defaults]`, so that a program's table
 //! holds what its section said.
 
+mod command;
 mod daemon;
 mod expand;
 mod include;
 mod ini;
 mod logs;
 mod options;
+mod policy;
 mod program;
 mod restarts;
 
