@@ -30,9 +30,6 @@ pub(super) fn finish(request: &Request, draft: &Draft, notes: Notes) -> Result<I
         }
         return Err(Failure::Source(text));
     }
-    if draft.programs.len() > MOST {
-        return Err(too_many(request));
-    }
     let config = draft.write(&notes);
     let notes = once(notes);
     let sources = Sources {

@@ -81,11 +81,13 @@ pub(super) fn run(file: &Path, directory: &Path) -> Result<Node, Failure> {
 }
 
 fn without_node(file: &Path, error: &std::io::Error) -> Failure {
-    let file = file.display();
+    let path = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
     Failure::Source(format!(
-        "{file} is JavaScript, which has to be run to be read, and node cannot be started: \
-         {error}; where there is one, say\n  node -p 'JSON.stringify(require(\"./{file}\"))' \
-         > ecosystem.json\nand import that"
+        "{} is JavaScript, which has to be run to be read, and node cannot be started: {error}; \
+         where there is one, say\n  node -p 'JSON.stringify(require(\"{}\"))' > \
+         ecosystem.json\nand import that",
+        file.display(),
+        path.display()
     ))
 }
 
