@@ -600,6 +600,24 @@ fn a_script_without_an_ending_is_run_as_pm2_would() {
     }
 }
 
+#[test]
+fn a_program_of_two_groups_runs_once_and_that_is_said() {
+    let place = Place::new();
+    let groups = "[group:x]\nprograms = a\n[group:y]\nprograms = a\n";
+    place.write(
+        "a.conf",
+        format!("{groups}[program:a]\ncommand = a %(group_name)s\n"),
+    );
+    let said = place.say(&["import", "supervisord", "a.conf"]);
+    assert!(
+        said.out.contains("command = [\"a\", \"y\"]"),
+        "{}",
+        said.out
+    );
+    let text = "differs: a.conf:4: [group:y] programs = a: a is in the group x too";
+    assert!(said.err.contains(text), "{}", said.err);
+}
+
 /// A daemon in the foreground, ended with its programs.
 struct Daemon<'a> {
     place: &'a Place,

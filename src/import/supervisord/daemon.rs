@@ -279,7 +279,14 @@ fn group(section: &Section, name: &str, shared: &mut Shared<'_>, notes: &mut Not
         let rank = rank.map_or(MIDDLE, |given| given.value);
         for member in members.iter().filter(|member| !member.is_empty()) {
             let place = (name.to_owned(), rank);
-            shared.groups.insert((*member).to_owned(), place);
+            let other = shared.groups.insert((*member).to_owned(), place);
+            if let Some((other, _)) = other {
+                let text = format!(
+                    "{member} is in the group {other} too, and runs once for each there; here it \
+                     runs once, as of {name}"
+                );
+                notes.differs("", &given.at, text);
+            }
         }
         let text = format!(
             "there are no groups: name the programs, as in `eternal restart {}`",
