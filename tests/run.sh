@@ -11,7 +11,7 @@ need() { # PACKAGE…: installs what is missing, where that is possible
   apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
-need gcc libc6-dev util-linux procps curl python3 python3-venv prometheus prometheus-alertmanager
+need gcc libc6-dev util-linux procps curl python3 python3-venv prometheus prometheus-alertmanager nodejs
 cargo test --locked --quiet
 if [ "${1:-}" != --quick ]; then
   tests/alerts.sh

@@ -90,6 +90,9 @@ pub(super) enum Word {
     Config,
     /// Print a systemd unit for a config
     SystemdUnit(SystemdUnit),
+    /// Translate the config of supervisord, PM2 or a Procfile
+    #[command(subcommand)]
+    Import(ImportFrom),
     /// Be the bundled API server, a small server to supervise
     ApiServer(ApiServerArgs),
     /// Print shell completions
@@ -147,6 +150,57 @@ pub(super) struct SystemdUnit {
     /// Run it as root, so that programs can have users of their own; so too where the config names some
     #[arg(long)]
     pub(super) users: bool,
+}
+
+const IMPORT_CODES: &str = "\
+Exit codes: 0 translated, also when something has no equivalent (stderr names it), 1 the result
+cannot be written, or something has no equivalent and --strict was given, 2 the file cannot be read
+or understood.";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ImportFrom {
+    /// Translate supervisord.conf, and the files that it includes
+    #[command(after_help = IMPORT_CODES)]
+    Supervisord {
+        #[command(flatten)]
+        options: Import,
+    },
+    /// Translate an ecosystem file of PM2: JSON, YAML, or JavaScript, which is run with node
+    #[command(after_help = IMPORT_CODES)]
+    Pm2 {
+        #[command(flatten)]
+        options: Import,
+        /// Add the variables of env_NAME
+        #[arg(long = "env", value_name = "NAME")]
+        environment: Option<String>,
+    },
+    /// Translate a Procfile, with the .env beside it
+    #[command(after_help = IMPORT_CODES)]
+    Procfile {
+        #[command(flatten)]
+        options: Import,
+        /// How many of each type, as web=2,worker=1 or all=1 [default: one of each]
+        #[arg(long, short = 'm', value_name = "TYPE=N,…")]
+        formation: Option<String>,
+        /// PORT of the first type; the next one's is 100 higher [a PORT in .env wins]
+        #[arg(long, short, default_value_t = 5000)]
+        port: u16,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Import {
+    /// The file to translate
+    pub(super) file: PathBuf,
+    /// Write the config here [default: standard output]
+    #[arg(long, short, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
+    /// Replace the file that is there
+    #[arg(long)]
+    pub(super) force: bool,
+    /// Exit with 1 when something has no equivalent
+    #[arg(long)]
+    pub(super) strict: bool,
 }
 
 /// Options of the config that can be given on the command line; checked with the config.

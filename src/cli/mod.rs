@@ -8,6 +8,7 @@ mod completions;
 mod config;
 mod crashes;
 mod human;
+mod import;
 mod logs;
 mod man;
 mod order;
@@ -99,6 +100,7 @@ fn interpret(arguments: Arguments) -> Invocation {
         | Word::Check { .. }
         | Word::Config
         | Word::SystemdUnit(_)
+        | Word::Import(_)
         | Word::Completions { .. }
         | Word::Man) => Invocation::Other(Box::new(Other { globals, word })),
     }
@@ -143,6 +145,7 @@ async fn dispatch(other: Other, output: &mut Output) -> Result<u8, Complaint> {
         Word::Check { file } => check::execute(file, plain, output),
         Word::Config => config::execute(&plain, output),
         Word::SystemdUnit(wanted) => systemd_unit::execute(&wanted, &plain, output),
+        Word::Import(from) => import::execute(from, output),
         Word::Completions { shell } => completions::execute(shell, output),
         Word::Man => man::execute(output),
     }

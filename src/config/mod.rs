@@ -32,6 +32,7 @@ pub use check::{check, check_json};
 pub use collections::LIMITS;
 pub use diff::{Diff, InstancesChange, diff};
 pub use effective::{Setting, effective, effective_toml, hash};
+pub use file::{NAME_RULE, is_program_name};
 pub use flags::Flags;
 pub use load::{FileChoice, Loaded, Sources, load};
 pub use model::{
@@ -41,4 +42,4 @@ pub use model::{
 pub use origins::{Origin, Origins};
 pub use problem::Problems;
 pub use schema::{Key, Section, reference};
-pub use text::length;
+pub use text::{length, size};

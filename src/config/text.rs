@@ -32,7 +32,8 @@ pub fn length(of: Duration) -> String {
 }
 
 /// Writes a size in the largest unit that divides it.
-pub(super) fn size(bytes: u64) -> String {
+#[must_use]
+pub fn size(bytes: u64) -> String {
     const UNITS: [(u32, &str); 4] = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
     UNITS
         .iter()
