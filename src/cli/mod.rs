@@ -7,6 +7,7 @@ mod check;
 mod completions;
 mod config;
 mod crashes;
+mod healthcheck;
 mod human;
 mod logs;
 mod man;
@@ -97,6 +98,7 @@ fn interpret(arguments: Arguments) -> Invocation {
         | Word::Crashes { .. }
         | Word::Check { .. }
         | Word::Config
+        | Word::Healthcheck { .. }
         | Word::Completions { .. }
         | Word::Man) => Invocation::Other(Box::new(Other { globals, word })),
     }
@@ -140,6 +142,9 @@ async fn dispatch(other: Other, output: &mut Output) -> Result<u8, Complaint> {
         Word::Crashes { names } => crashes::execute(&names, &plain, output).await,
         Word::Check { file } => check::execute(file, plain, output),
         Word::Config => config::execute(&plain, output),
+        Word::Healthcheck { ready, timeout } => {
+            healthcheck::execute(ready, timeout, &plain, output).await
+        }
         Word::Completions { shell } => completions::execute(shell, output),
         Word::Man => man::execute(output),
     }
