@@ -2,7 +2,7 @@
 """The image for real: built by deploy/container/build.sh with buildah, run by podman with runc; and the same files as
 the root of a bare pid namespace.
 
-Usage: container.py [--binary FILE]      FILE is a static binary; without it one is built (dev profile)
+Usage: container.py [--binary FILE]      FILE is a static binary; without it the debug build is linked statically
 
 As root on Debian, buildah, podman, runc and busybox-static are installed where they are missing. Standard library only.
 """
@@ -19,7 +19,6 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import bare  # noqa: E402
 from engine import ROOT, Engine, Failure, must, until  # noqa: E402
 
-TARGET = "x86_64-unknown-linux-gnu"
 ETERNAL = "/usr/local/bin/eternal"
 TMPFS = ["--tmpfs", "/run/eternal:mode=1777"]
 # As tight as it gets. podman would otherwise put a tmpfs over all of /run.
@@ -179,12 +178,16 @@ def install():
     subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing], check=True, **quiet)
 
 
-def built():
-    """Builds the static binary without optimisation, and returns its path."""
-    flags = f"{os.environ.get('RUSTFLAGS', '')} -C target-feature=+crt-static".strip()
-    environment = {**os.environ, "RUSTFLAGS": flags, "CARGO_PROFILE_DEV_DEBUG": "0"}
-    subprocess.run(["cargo", "build", "--locked", "--quiet", "--bin", "eternal", "--target", TARGET], cwd=ROOT, env=environment, check=True)
-    return ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / TARGET / "debug/eternal"
+def built(folder):
+    """Links the debug build once more, statically, and returns where a copy of that is."""
+    where = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "debug/eternal"
+    cargo = ["--locked", "--quiet", "--bin", "eternal"]
+    try:
+        # Only the last step takes the flag, so nothing else is built again.
+        subprocess.run(["cargo", "rustc", *cargo, "--", "-C", "target-feature=+crt-static"], cwd=ROOT, check=True)
+        return pathlib.Path(shutil.copy(where, folder / "eternal-static"))
+    finally:
+        subprocess.run(["cargo", "build", *cargo], cwd=ROOT, check=True)
 
 
 def main():
@@ -196,10 +199,9 @@ def main():
     if os.geteuid() != 0:
         sys.exit("container.py: only root can run containers here")
     install()
-    binary = (options.binary or built()).resolve()
     engine, held, begin = Engine(), True, time.monotonic()
     try:
-        engine.build(binary)
+        engine.build((options.binary or built(engine.folder)).resolve())
         for scenario in SCENARIOS:
             name = scenario.__name__.replace("_", " ")
             try:
