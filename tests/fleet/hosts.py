@@ -64,10 +64,15 @@ class Host:
 
     def is_known(self):
         """Tells Prometheus of it, in the form that install.sh prints."""
-        text = json.dumps([{"targets": [f"{self.instance}:{PORT}"]}])
+        self._tell([{"targets": [f"{self.instance}:{PORT}"]}])
+
+    def is_known_by_address(self):
+        self._tell([{"targets": [f"{self.address}:{PORT}"], "labels": {"hostname": self.instance}}])
+
+    def _tell(self, groups):
         # By renaming: it is read as soon as it is there.
         new = self.stack.folder / f"{self.name}.new"
-        new.write_text(text)
+        new.write_text(json.dumps(groups))
         new.rename(self.stack.folder / "hosts" / f"{self.name}.json")
 
     def is_forgotten(self):
