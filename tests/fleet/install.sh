@@ -27,9 +27,10 @@ sed 's/command/comand/' "$work/root/srv/good.toml" >"$work/root/srv/bad.toml"
 sed 's/0.0.0.0:10477/127.0.0.1:10478/' "$work/root/srv/good.toml" >"$work/root/srv/local.toml"
 
 out='' err='' code=0
+what=(--binary /srv/eternal)
 install_it() { # OPTION…
   code=0
-  out=$(chroot "$work/root" /srv/deploy/fleet/install.sh --binary /srv/eternal --no-start --name web1.example.com "$@" 2>"$work/err") || code=$?
+  out=$(chroot "$work/root" /srv/deploy/fleet/install.sh "${what[@]}" --no-start --name web1.example.com "$@" 2>"$work/err") || code=$?
   err=$(cat "$work/err")
 }
 must() { # WHAT TEST…
@@ -75,4 +76,22 @@ must "only the configuration is replaced" [ "$(grep -c installed <<<"$err")" -eq
 must "it is the configuration" says "/etc/eternal/eternal.toml: installed"
 must "loopback is warned of" says 'warning: metrics.listen is "127.0.0.1:10478"'
 must "its port is said" [ "$out" = '[{"targets": ["web1.example.com:10478"]}]' ]
+
+# A package, as far as this script can tell one from another: a name, a version, the program and a configuration.
+rm -rf "$work/root/etc/eternal" "$work/root/usr/bin/eternal"
+package=$work/root/srv/package
+install -D "$binary" "$package/usr/bin/eternal"
+install -D -m 644 "$work/root/srv/good.toml" "$package/etc/eternal/eternal.toml"
+install -d "$package/DEBIAN"
+printf 'Package: eternal\nVersion: 1-1\nArchitecture: all\nMaintainer: T <t@example.com>\nDescription: test\n' >"$package/DEBIAN/control"
+echo /etc/eternal/eternal.toml >"$package/DEBIAN/conffiles"
+dpkg-deb --build --root-owner-group -Znone "$package" "$work/root/srv/eternal.deb" >/dev/null
+what=(--deb /srv/eternal.deb)
+install_it
+must "a package is installed" [ "$code:$(chroot "$work/root" dpkg-query -W -f '${Version}' eternal)" = "0:1-1" ]
+must "its configuration is read" [ "$out" = '[{"targets": ["web1.example.com:10477"]}]' ]
+install_it --config /srv/local.toml
+must "of a package, too, only the configuration is replaced" [ "$(grep -c installed <<<"$err")" -eq 1 ]
+install_it
+must "the package that is there is not installed again" [ "$code:$(grep -vc ^warning <<<"$err")" = "0:0" ]
 echo "deploy/fleet/install.sh: all well"
