@@ -93,6 +93,16 @@ pub(super) enum Word {
     /// Translate the config of supervisord, PM2 or a Procfile
     #[command(subcommand)]
     Import(ImportFrom),
+    /// Ask the running daemon whether it is well: exit code 0 or 1, for containers
+    Healthcheck {
+        /// Ask whether every program that starts with the daemon is ready
+        #[arg(long)]
+        ready: bool,
+        /// How long to wait for the answer
+        #[arg(long, value_name = "SECONDS", default_value_t = 3,
+              value_parser = clap::value_parser!(u64).range(1..=300))]
+        timeout: u64,
+    },
     /// Be the bundled API server, a small server to supervise
     ApiServer(ApiServerArgs),
     /// Print shell completions

@@ -7,6 +7,7 @@ mod check;
 mod completions;
 mod config;
 mod crashes;
+mod healthcheck;
 mod human;
 mod import;
 mod logs;
@@ -101,6 +102,7 @@ fn interpret(arguments: Arguments) -> Invocation {
         | Word::Config
         | Word::SystemdUnit(_)
         | Word::Import(_)
+        | Word::Healthcheck { .. }
         | Word::Completions { .. }
         | Word::Man) => Invocation::Other(Box::new(Other { globals, word })),
     }
@@ -146,6 +148,9 @@ async fn dispatch(other: Other, output: &mut Output) -> Result<u8, Complaint> {
         Word::Config => config::execute(&plain, output),
         Word::SystemdUnit(wanted) => systemd_unit::execute(&wanted, &plain, output),
         Word::Import(from) => import::execute(from, output),
+        Word::Healthcheck { ready, timeout } => {
+            healthcheck::execute(ready, timeout, &plain, output).await
+        }
         Word::Completions { shell } => completions::execute(shell, output),
         Word::Man => man::execute(output),
     }

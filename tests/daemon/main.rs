@@ -3,6 +3,7 @@
 mod bad_days;
 mod bad_places;
 mod fleet;
+mod healthcheck;
 mod linger;
 mod pid_1;
 mod policy;
