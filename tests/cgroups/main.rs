@@ -133,7 +133,9 @@ fn one_that_was_moved_in_from_elsewhere_holds_up_the_end_of_the_family() {
     world.remove(&["main"]);
     daemon.kill_process(main);
     assert_ne!(world.number::<i32>("main"), main);
-    stranger.0.wait().expect("it ends");
+    eventually("the stranger ends", || {
+        stranger.0.try_wait().expect("a child")
+    });
     assert_eq!(
         world.read("seen"),
         "1\n0\n",
