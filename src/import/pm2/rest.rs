@@ -74,8 +74,8 @@ const LACKING: [(&[&str], &str); 16] = [
 ];
 
 /// The one place that says what `max_memory_restart` has become.
-const MEMORY: &str = "there is no limit of memory that restarts a program; a hard one is \
-                      limits = { as = BYTES } (address space), or MemoryMax= of the daemon's unit";
+const MEMORY: &str = "nothing restarts a program when it grows; memory_max sets a hard limit \
+                      where the daemon has a cgroup: over it the kernel kills, which is a crash";
 
 /// Names every option that is left.
 pub(super) fn translate(options: &mut Options<'_>, notes: &mut Notes) {
