@@ -55,6 +55,7 @@ def in_backoff():
         "Programs that waited for a restart within the last 5 minutes. Longer than 15 minutes at a time is an alert.",
         now(count_of(in_state("backoff"))),
         unit="none",
+        width=6,
         thresholds=steps((1, WARNING)),
         alerts=["EternalProgramStuckInBackoff"],
     )
@@ -68,6 +69,7 @@ def not_running():
         "Programs that somebody wants to run and that have no process. Longer than 5 minutes is an alert.",
         now(count_of(f"{wanted} unless {there}")),
         unit="none",
+        width=6,
         thresholds=steps((1, CRITICAL)),
         alerts=["EternalProgramNotRunning"],
     )
@@ -107,6 +109,7 @@ def availability():
             "Of the time a program was wanted in the last hour, the share it had a process: the worst program. Needs the recording rules.",
             now(f"1 - max({SINCE_1H})"),
             unit="percentunit",
+            width=6,
             decimals=3,
             max=1,
             thresholds=steps((0.9856, OK), base=CRITICAL),
@@ -117,6 +120,7 @@ def availability():
             "Of the time a program was wanted in the last three days, the share it had a process: the worst program. Needs the recording rules.",
             now(f"1 - max({SINCE_3D})"),
             unit="percentunit",
+            width=6,
             decimals=3,
             max=1,
             thresholds=steps((0.999, OK), base=WARNING),
@@ -156,6 +160,7 @@ def trends():
             unit="short",
             stacked=True,
             bars=True,
+            overrides=colours(CAUSES),
         ),
     ]
 
@@ -177,10 +182,11 @@ def worst_programs():
         renamed=renamed,
         unit="none",
         decimals=0,
-        width=14,
+        width=12,
         height=10,
         overrides=[
             override("program", links=ROW_LINK),
+            *widths(replica=80),
             override("Crashes, 1 h", thresholds=steps((2, WARNING), (5, CRITICAL)), **coloured),
             override("Crashes, 6 h", thresholds=steps((8, WARNING)), **coloured),
         ],
@@ -195,9 +201,12 @@ def firing():
         table_now(of_daemon("ALERTS", 'alertstate="firing"')),
         hidden=("Time", "job", "Value", "__name__", "alertstate"),
         unit="none",
-        width=10,
+        width=12,
         height=10,
-        overrides=[override("alertname", links=[{"title": "Runbook", "url": RUNBOOKS + "${__value.raw}", "targetBlank": True}])],
+        overrides=[
+            override("alertname", custom__width=250, links=[{"title": "Runbook", "url": RUNBOOKS + "${__value.raw}", "targetBlank": True}]),
+            *widths(replica=70, severity=80),
+        ],
         alerts=["Watchdog"],
     )
 
