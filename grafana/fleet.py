@@ -5,6 +5,8 @@ from parts import *
 CRASHED_5M = increase(of_program("eternal_program_crashes_total"), "5m")
 CRASHED_1H = increase(of_program("eternal_program_crashes_total"), "1h")
 CRASHED_6H = increase(of_program("eternal_program_crashes_total"), "6h")
+CRASHED_30M = increase(of_program("eternal_program_crashes_total"), "30m")
+CRASHED_BEFORE = f'increase({of_program("eternal_program_crashes_total", window="330m")} offset 30m)'
 WORST = f"topk(20, sum by ({REPLICA}) ({CRASHED_1H}) > 0)"
 SINCE_1H = of_program("instance_program:eternal_program_unavailable:avg1h")
 SINCE_3D = of_program("instance_program:eternal_program_unavailable:avg3d")
@@ -29,8 +31,9 @@ def crash_loops():
 def slow_crash_loops():
     return stat(
         "Slow crash loops",
-        "Programs that crashed at least twice in the last hour and at least 8 times in six: too slowly for the supervisor to give up.",
-        now(count_of(f"{CRASHED_1H} >= 2 and {CRASHED_6H} >= 8")),
+        "Programs that crashed at least twice in the last hour and at least 8 times in six, in the last half hour and before it: too slowly "
+        "for the supervisor to give up.",
+        now(count_of(f"{CRASHED_1H} >= 2 and {CRASHED_6H} >= 8 and {CRASHED_30M} >= 1 and {CRASHED_BEFORE} >= 1")),
         unit="none",
         thresholds=steps((1, WARNING)),
         alerts=["EternalProgramCrashLoopingSlow"],
