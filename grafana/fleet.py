@@ -189,9 +189,9 @@ def worst_programs():
         height=10,
         overrides=[
             override("program", links=ROW_LINK),
-            *widths(replica=80),
-            override("Crashes, 1 h", thresholds=steps((2, WARNING), (5, CRITICAL)), **coloured),
-            override("Crashes, 6 h", thresholds=steps((8, WARNING)), **coloured),
+            *widths(replica=70, **{"Crashes left": 110}),
+            override("Crashes, 1 h", custom__width=110, thresholds=steps((2, WARNING), (5, CRITICAL)), **coloured),
+            override("Crashes, 6 h", custom__width=110, thresholds=steps((8, WARNING)), **coloured),
         ],
         alerts=["EternalProgramCrashLooping", "EternalProgramCrashLoopingSlow"],
     )

@@ -275,7 +275,10 @@ def quantiles(title, description, histogram, *, select=of_program, **more):
     """The median, the 90th and the 99th percentile of a histogram."""
     total = f"sum by (le) ({rate(select(histogram + '_bucket'))})"
     targets = [query(f"histogram_quantile({q}, {total})", n) for q, n in ((0.5, "median"), (0.9, "90 %"), (0.99, "99 %"))]
-    overrides = colours({"median": BLUE, "90 %": SKY, "99 %": ORANGE})
+    # What happens seldom has a quantile seldom: points between gaps.
+    points = {"custom__showPoints": "always", "custom__pointSize": 4}
+    shown = {"median": BLUE, "90 %": SKY, "99 %": ORANGE}
+    overrides = [override(name, color={"mode": "fixed", "fixedColor": colour}, **points) for name, colour in shown.items()]
     return series(title, description, targets, unit="s", overrides=overrides, **more)
 
 

@@ -147,7 +147,7 @@ export function Timeline({ panel, frames, width, height, timeRange }) {
       const inset = ((1 - panel.options.rowHeight) / 2) * (y(1) - y(0));
       times.forEach((at, n) => {
         ctx.fillStyle = field.display(field.values[n]).color;
-        ctx.fillRect(x(at), y(row) + inset, Math.ceil(x(at + step) - x(at)), y(row + 1) - y(row) - 2 * inset);
+        ctx.fillRect(x(at), y(row) + inset, Math.ceil(x(at + step) - x(at)) + 1, y(row + 1) - y(row) - 2 * inset);
       });
     });
   });
