@@ -4,8 +4,8 @@
 #
 # Usage: tests/dashboards/render.sh [--binary PATH] [--seconds N]
 #
-# 1. render/scenario.py runs two supervisors, a Prometheus that scrapes them every second and ten bad minutes, and writes down
-#    what Prometheus answers to every query of the dashboards.
+# 1. render/scenario.py has two supervisors and a Prometheus that scrapes them every second live through ten bad minutes, and
+#    writes down what Prometheus answers to every query of the dashboards.
 # 2. render/*.jsx draws it with Grafana's component library (npm @grafana/ui, @grafana/data): frames, field configuration,
 #    transformations, panels, legends and axes are Grafana's. Heat map and state timeline are not in the library: of those
 #    only axes, colours and legend are. So are the rows' titles and the annotations ours.
@@ -22,12 +22,12 @@ for package in chromium fonts-inter-variable webp; do dpkg -s "$package" >/dev/n
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 mkdir "$folder/site" "$folder/out"
-render/scenario.py "$folder/site/data.json" "$@"
 cp render/package.json render/*.js render/*.jsx "$folder"
 npm install --prefix "$folder" --no-audit --no-fund --no-package-lock --ignore-scripts --loglevel=error >/dev/null
 (cd "$folder" && npx esbuild page.jsx --bundle --minify --outfile=site/page.js --jsx=automatic --log-level=error \
-  --define:process.env.NODE_ENV='"production"' --loader:.svg=dataurl --loader:.png=dataurl)
+  --define:process.env.NODE_ENV='"production"' --loader:.svg=dataurl --loader:.png=dataurl --loader:.ttf=dataurl)
 cp -r render/page.html "$folder/node_modules/@grafana/ui/dist/public" "$folder/site"
+render/scenario.py "$folder/site/data.json" "$@"
 render/shoot.py "$folder/site" "$folder/out"
 mkdir -p "$pictures"
 for picture in "$folder"/out/*.png; do
