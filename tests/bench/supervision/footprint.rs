@@ -12,6 +12,8 @@ const CALM: Duration = Duration::from_secs(4);
 const WATCH: Duration = Duration::from_secs(10);
 const MANY: usize = 1000;
 const SCRAPES: usize = 50;
+/// What a scrape read of /proc serves the next one for half a second.
+const STALE: Duration = Duration::from_millis(600);
 const MIB: f64 = 1024.0;
 
 /// Memory, alone and with a thousand idle programs.
@@ -98,6 +100,7 @@ pub fn scrape(tools: &Tools) -> Vec<Verdict> {
         let mut size = 0;
         let before = processor_time(pid);
         let times = (0..SCRAPES).map(|_| {
+            thread::sleep(STALE);
             let begin = Instant::now();
             size = get(&ours.metrics(), "/metrics", encoding).expect("scraped");
             begin.elapsed().as_secs_f64() * 1000.0

@@ -40,7 +40,7 @@ function seriesFrames(target, result, step) {
   return result.map(({ metric, values, value }) => {
     const samples = values ?? [value];
     const name = legend(target.legendFormat, metric);
-    const apart = target.interval === '$__rate_interval' ? 4 * step : step;
+    const apart = (parseInt(target.interval ?? '15s') / 15) * step;
     return toDataFrame({
       refId: target.refId,
       name,

@@ -133,7 +133,8 @@ def answers(stack, board, name, start, end):
         return dashboards.filled_in(expression, SCRAPE, round(width))
 
     def result(target):
-        query, step = filled(target["expr"]), filled(target.get("interval") or f"{SCRAPE}s")
+        # A least step is made for scrapes of 15 s.
+        query, step = filled(target["expr"]), int(target.get("interval", "15s")[:-1]) / 15 * SCRAPE
         return stack.query(query, time=end) if target.get("instant") else stack.query_range(query, start, end, step)
 
     panels = {p["id"]: {t["refId"]: result(t) for t in p.get("targets", [])} for p in board["panels"]}
