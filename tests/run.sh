@@ -14,6 +14,8 @@ need() { # PACKAGE…: installs what is missing, where that is possible
 need gcc libc6-dev util-linux procps curl iproute2 python3 python3-venv nodejs prometheus prometheus-alertmanager
 cargo test --locked --quiet
 if [ "${1:-}" != --quick ]; then
+  command -v npm >/dev/null || need nodejs npm
+  tests/dashboards/types.sh
   tests/alerts.sh
   tests/live/live.py
   deploy/demo/check.sh

@@ -419,7 +419,7 @@ impl Core {
         self.journal.running(id.0, pid, &slot.display_name());
         let command = match &slot.program.ready {
             Ready::Exec(command) => slot
-                .launch(&self.inherited, self.readiness.notify_address())
+                .launch(&self.inherited, self.readiness.notify_address(), None)
                 .ok()
                 .map(|launch| slot.probe_launch(command, &launch)),
             Ready::Immediately | Ready::Notify | Ready::Tcp(_) | Ready::Http { .. } => None,
@@ -458,7 +458,8 @@ impl Core {
                 message,
             });
         };
-        let launch = slot.launch(&self.inherited, self.readiness.notify_address())?;
+        let trace = self.observer.try_start(id);
+        let launch = slot.launch(&self.inherited, self.readiness.notify_address(), trace)?;
         let (stdout, stderr) = self.logs.open(id, run).map_err(|error| SpawnFailure {
             kind: FailureKind::Limits,
             transient: true,

@@ -1,7 +1,7 @@
 //! What the daemon knows of each replica beyond the fleet: its config, its name, how to launch it.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -60,7 +60,8 @@ impl Slot {
         }
     }
 
-    /// What a start of it takes. `notify` is where it may say that it is ready.
+    /// What a start of it takes. `notify` is where it may say that it is ready, `trace` the span
+    /// that its own belong below.
     ///
     /// # Errors
     ///
@@ -69,11 +70,16 @@ impl Slot {
         &self,
         inherited: &[(OsString, OsString)],
         notify: &str,
+        trace: Option<String>,
     ) -> Result<Launch, SpawnFailure> {
         let program = &self.program;
         let mut environment: BTreeMap<OsString, OsString> = inherited.iter().cloned().collect();
         environment.insert("ETERNAL_PROGRAM".into(), program.name.clone().into());
         environment.insert("ETERNAL_REPLICA".into(), self.replica.to_string().into());
+        if let Some(trace) = trace {
+            environment.insert("TRACEPARENT".into(), trace.into());
+            environment.remove(OsStr::new("TRACESTATE"));
+        }
         if let Some(path) = &program.env_file {
             environment.extend(read_env_file(path)?);
         }
