@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Breaks the rules one at a time and demands that the promtool tests notice.
 
-Usage: mutate.py [--sample N] [--seed N]. Needs PyYAML and promtool. Exits with 1 when a mutant survives.
+Usage: mutate.py [--sample N] [--seed N] [--only RULE]. Needs PyYAML and promtool. Exits with 1 when a mutant survives.
 """
 
 import argparse
@@ -190,10 +190,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sample", type=int, help="test this many mutants, chosen at random")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", help="test the mutants of this rule")
     options = parser.parse_args()
     started = time.monotonic()
     rules = yaml.safe_load((HERE / "eternal.rules.yml").read_text())
-    chosen = list(mutants(rules))
+    chosen = [m for m in mutants(rules) if options.only in (None, m[0])]
     if options.sample and options.sample < len(chosen):
         chosen = random.Random(options.seed).sample(chosen, options.sample)
     tests = Tests()

@@ -65,7 +65,10 @@ def loops():
                 f"Crashes in the {words} before each moment, of the ten worst replicas, and where the alerts begin.",
                 query(worst, REPLICA_LEGEND),
                 unit="short",
+                decimals=0,
                 width=8,
+                height=9,
+                names_below=True,
                 thresholds=steps(*limits),
                 line_at=True,
                 data_links=program_link(),
@@ -76,7 +79,7 @@ def loops():
 
 
 def why():
-    by_reason = f'sum by (reason) ({increase(of_program("eternal_program_exits_total", CRASHES), WHOLE)}) > 0'
+    by_reason = f'sort_desc(sum by (reason) ({increase(of_program("eternal_program_exits_total", CRASHES), WHOLE)}) > 0)'
     worst = f"topk(15, sum by (instance, program) ({increase(of_program(CRASHED), WHOLE)}) > 0)"
     obstacles = f'sum by (reason) ({increase(of_program("eternal_program_start_failures_total"))})'
     each = f'sum by ({REPLICA}, reason) ({increase(of_program("eternal_program_exits_total", CRASHES), WHOLE)})'
@@ -106,7 +109,7 @@ def why():
             decimals=0,
             width=12,
             height=9,
-            overrides=[override("program", links=ROW_LINK)],
+            overrides=[override("program", links=ROW_LINK), *widths(replica=80)],
         ),
         series(
             "Failed starts by obstacle",

@@ -5,6 +5,8 @@ from parts import *
 CRASHED_5M = increase(of_program("eternal_program_crashes_total"), "5m")
 CRASHED_1H = increase(of_program("eternal_program_crashes_total"), "1h")
 CRASHED_6H = increase(of_program("eternal_program_crashes_total"), "6h")
+CRASHED_30M = increase(of_program("eternal_program_crashes_total"), "30m")
+CRASHED_BEFORE = f'increase({of_program("eternal_program_crashes_total", window="330m")} offset 30m)'
 WORST = f"topk(20, sum by ({REPLICA}) ({CRASHED_1H}) > 0)"
 SINCE_1H = of_program("instance_program:eternal_program_unavailable:avg1h")
 SINCE_3D = of_program("instance_program:eternal_program_unavailable:avg3d")
@@ -29,8 +31,9 @@ def crash_loops():
 def slow_crash_loops():
     return stat(
         "Slow crash loops",
-        "Programs that crashed at least twice in the last hour and at least 8 times in six: too slowly for the supervisor to give up.",
-        now(count_of(f"{CRASHED_1H} >= 2 and {CRASHED_6H} >= 8")),
+        "Programs that crashed at least twice in the last hour and at least 8 times in six, in the last half hour and before it: too slowly "
+        "for the supervisor to give up.",
+        now(count_of(f"{CRASHED_1H} >= 2 and {CRASHED_6H} >= 8 and {CRASHED_30M} >= 1 and {CRASHED_BEFORE} >= 1")),
         unit="none",
         thresholds=steps((1, WARNING)),
         alerts=["EternalProgramCrashLoopingSlow"],
@@ -55,6 +58,7 @@ def in_backoff():
         "Programs that waited for a restart within the last 5 minutes. Longer than 15 minutes at a time is an alert.",
         now(count_of(in_state("backoff"))),
         unit="none",
+        width=6,
         thresholds=steps((1, WARNING)),
         alerts=["EternalProgramStuckInBackoff"],
     )
@@ -68,6 +72,7 @@ def not_running():
         "Programs that somebody wants to run and that have no process. Longer than 5 minutes is an alert.",
         now(count_of(f"{wanted} unless {there}")),
         unit="none",
+        width=6,
         thresholds=steps((1, CRITICAL)),
         alerts=["EternalProgramNotRunning"],
     )
@@ -107,6 +112,7 @@ def availability():
             "Of the time a program was wanted in the last hour, the share it had a process: the worst program. Needs the recording rules.",
             now(f"1 - max({SINCE_1H})"),
             unit="percentunit",
+            width=6,
             decimals=3,
             max=1,
             thresholds=steps((0.9856, OK), base=CRITICAL),
@@ -117,6 +123,7 @@ def availability():
             "Of the time a program was wanted in the last three days, the share it had a process: the worst program. Needs the recording rules.",
             now(f"1 - max({SINCE_3D})"),
             unit="percentunit",
+            width=6,
             decimals=3,
             max=1,
             thresholds=steps((0.999, OK), base=WARNING),
@@ -156,6 +163,7 @@ def trends():
             unit="short",
             stacked=True,
             bars=True,
+            overrides=colours(CAUSES),
         ),
     ]
 
@@ -177,12 +185,13 @@ def worst_programs():
         renamed=renamed,
         unit="none",
         decimals=0,
-        width=14,
+        width=12,
         height=10,
         overrides=[
             override("program", links=ROW_LINK),
-            override("Crashes, 1 h", thresholds=steps((2, WARNING), (5, CRITICAL)), **coloured),
-            override("Crashes, 6 h", thresholds=steps((8, WARNING)), **coloured),
+            *widths(replica=70, **{"Crashes left": 110}),
+            override("Crashes, 1 h", custom__width=110, thresholds=steps((2, WARNING), (5, CRITICAL)), **coloured),
+            override("Crashes, 6 h", custom__width=110, thresholds=steps((8, WARNING)), **coloured),
         ],
         alerts=["EternalProgramCrashLooping", "EternalProgramCrashLoopingSlow"],
     )
@@ -195,9 +204,12 @@ def firing():
         table_now(of_daemon("ALERTS", 'alertstate="firing"')),
         hidden=("Time", "job", "Value", "__name__", "alertstate"),
         unit="none",
-        width=10,
+        width=12,
         height=10,
-        overrides=[override("alertname", links=[{"title": "Runbook", "url": RUNBOOKS + "${__value.raw}", "targetBlank": True}])],
+        overrides=[
+            override("alertname", custom__width=250, links=[{"title": "Runbook", "url": RUNBOOKS + "${__value.raw}", "targetBlank": True}]),
+            *widths(replica=70, severity=80),
+        ],
         alerts=["Watchdog"],
     )
 

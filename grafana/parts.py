@@ -20,14 +20,15 @@ STATES = {
     "failed": VERMILLION,
     "completed": BLUE,
 }
-# Crashes: Paul Tol's muted scheme; the rest in greys, since nobody has to act on it.
+# Crashes: after Paul Tol's muted scheme, its dark tones lighter, so that they stand out on a dark ground too; the
+# rest in greys, since nobody has to act on it.
 CRASH_REASONS = {
     "exit_code": "#CC6677",
-    "signal": "#332288",
+    "signal": "#7F74E0",
     "core_dump": "#DDCC77",
-    "oom": "#882255",
-    "memory_limit": "#AA4499",
-    "watchdog": "#117733",
+    "oom": "#C2437F",
+    "memory_limit": "#D58ACB",
+    "watchdog": "#3C9955",
     "health": "#44AA99",
     "startup_timeout": "#88CCEE",
     "spawn_error": "#999933",
@@ -37,7 +38,19 @@ OTHER_REASONS = {
     "stop": "#BBBBBB",
     "restart": "#888888",
     "stop_timeout": "#666666",
-    "lost": "#444444",
+    "lost": "#777766",
+}
+# Of restarts: what went wrong in warm colours, what was asked for in cool ones.
+CAUSES = {
+    "crash": VERMILLION,
+    "exit": GREY,
+    "health": CRASH_REASONS["health"],
+    "watchdog": CRASH_REASONS["watchdog"],
+    "memory": CRASH_REASONS["memory_limit"],
+    "operator": SKY,
+    "config": BLUE,
+    "dependency": PURPLE,
+    "schedule": GREEN,
 }
 REASONS = CRASH_REASONS | OTHER_REASONS
 CRASHES = 'reason=~"' + "|".join(CRASH_REASONS) + '"'
@@ -127,9 +140,18 @@ def colours(by_name):
     return [override(name, color={"mode": "fixed", "fixedColor": colour}) for name, colour in by_name.items()]
 
 
-def override(field, **properties):
+def override(field, *, by="byName", **properties):
     listed = [{"id": key.replace("__", "."), "value": value} for key, value in properties.items()]
-    return {"matcher": {"id": "byName", "options": field}, "properties": listed}
+    return {"matcher": {"id": by, "options": field}, "properties": listed}
+
+
+def widths(**by_column):
+    """Overrides that give columns of a table a fixed width in pixels."""
+    return [override(column, custom__width=width) for column, width in by_column.items()]
+
+
+# Address space is far larger than memory: on one axis the lines that matter would lie on the ground.
+VIRTUAL_ON_THE_RIGHT = [override("/^virtual/", by="byRegexp", custom__axisPlacement="right", custom__lineStyle={"fill": "dash", "dash": [6, 6]})]
 
 
 def runbooks(*alerts):
@@ -181,12 +203,18 @@ def stat(title, description, target, **more):
     return panel("stat", title, description, target, **more)
 
 
-def series(title, description, targets, *, stacked=False, bars=False, line_at=False, **more):
+def series(title, description, targets, *, stacked=False, bars=False, line_at=False, names_below=False, **more):
+    if bars:
+        # At least three scrapes of 15 s: $__rate_interval is the step and one scrape more then, and each event is in one
+        # bar and in no other. With shorter steps it would be in several, with a range as long as the step in none at times.
+        targets = [t | {"interval": "45s"} for t in (targets if isinstance(targets, list) else [targets])]
+        more = {"decimals": 0} | more
     custom = {
         "drawStyle": "bars" if bars else "line",
-        "fillOpacity": 80 if bars else (40 if stacked else 8),
+        "fillOpacity": 80 if bars else (40 if stacked else 0),
         "lineWidth": 0 if bars else 1,
-        "showPoints": "never",
+        # A sample between two gaps is a point or nothing.
+        "showPoints": "never" if bars else "auto",
         "stacking": {"mode": "normal" if stacked else "none", "group": "A"},
         "thresholdsStyle": {"mode": "dashed" if line_at else "off"},
     }
@@ -194,7 +222,13 @@ def series(title, description, targets, *, stacked=False, bars=False, line_at=Fa
         "legend": {"displayMode": "table", "placement": "right", "showLegend": True, "calcs": ["lastNotNull", "max"]},
         "tooltip": {"mode": "multi", "sort": "desc"},
     }
+    if names_below:
+        options["legend"] |= {"displayMode": "list", "placement": "bottom", "calcs": []}
+    else:
+        options["legend"] |= {"sortBy": "Max", "sortDesc": True}
     more = {"width": 12, "height": 8, "min": 0, "color": {"mode": "palette-classic"}} | more
+    if more["min"] is None:
+        del more["min"]
     return panel("timeseries", title, description, targets, custom=custom, options=options, **more)
 
 
@@ -212,8 +246,10 @@ def heatmap(title, description, histogram, **more):
         "calculate": False,
         "color": {"mode": "scheme", "scheme": "Viridis", "steps": 64, "reverse": False, "exponent": 0.5, "fill": BLUE},
         "cellGap": 1,
+        "exemplars": {"color": ORANGE},
         "filterValues": {"le": 1e-9},
         "legend": {"show": True},
+        "showValue": "never",
         "tooltip": {"mode": "single", "yHistogram": True},
         "yAxis": {"axisPlacement": "left", "unit": "s"},
     }
@@ -230,8 +266,8 @@ def bars(title, description, target, **more):
 
 def timeline(title, description, target, **more):
     options = {"mergeValues": True, "showValue": "auto", "rowHeight": 0.85, "alignValue": "left"}
-    options |= {"legend": {"displayMode": "list", "placement": "bottom", "showLegend": True}}
-    options |= {"tooltip": {"mode": "single"}}
+    options |= {"legend": {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []}}
+    options |= {"tooltip": {"mode": "single", "sort": "none"}}
     more = {"width": 24, "height": 9, "custom": {"fillOpacity": 85, "lineWidth": 0}} | more
     return panel("state-timeline", title, description, target, options=options, **more)
 
@@ -240,7 +276,10 @@ def quantiles(title, description, histogram, *, select=of_program, **more):
     """The median, the 90th and the 99th percentile of a histogram."""
     total = f"sum by (le) ({rate(select(histogram + '_bucket'))})"
     targets = [query(f"histogram_quantile({q}, {total})", n) for q, n in ((0.5, "median"), (0.9, "90 %"), (0.99, "99 %"))]
-    overrides = colours({"median": BLUE, "90 %": SKY, "99 %": ORANGE})
+    # What happens seldom has a quantile seldom: points between gaps.
+    points = {"custom__showPoints": "always", "custom__pointSize": 4}
+    shown = {"median": BLUE, "90 %": SKY, "99 %": ORANGE}
+    overrides = [override(name, color={"mode": "fixed", "fixedColor": colour}, **points) for name, colour in shown.items()]
     return series(title, description, targets, unit="s", overrides=overrides, **more)
 
 
@@ -328,7 +367,8 @@ def _annotations(programs):
         _annotation("Refused reloads", ORANGE, f"{refused} > 0", "{{instance}}: configuration refused"),
     ]
     if programs:
-        restarted = increase(of_program("eternal_program_restarts_total"))
+        # Those that somebody asked for: crashes are in the graphs already, and a crash loop would paint over them.
+        restarted = increase(of_program("eternal_program_restarts_total", 'cause=~"operator|config"'))
         expr = f"sum by ({REPLICA}, cause) ({restarted}) > 0"
         title = "{{program}}/{{replica}} on {{instance}}: restart ({{cause}})"
         listed.append(_annotation("Restarts", SKY, expr, title, tagKeys="program,cause"))

@@ -6,44 +6,38 @@ STOPS = "eternal_program_stop_escalations_total"
 OOM_EXITS = of_program("eternal_program_exits_total", 'reason="oom"')
 
 
-def standing():
+def replicas():
+    """One row for each: a program may have hundreds."""
     started = f'max by ({REPLICA}) ({of_program("eternal_program_start_time_seconds")})'
     left = f'min by ({REPLICA}) ({of_program("eternal_program_crash_budget_remaining")})'
-    none_left = mapped(_0=("none: it is given up", CRITICAL))
-    return [
-        stat("State", "The state of each replica.", now(state_number(), REPLICA_LEGEND), unit="none", mappings=state_mappings()),
-        stat("Uptime", "How long the present run has lasted; none when it is down.", now(f"time() - {started}", REPLICA_LEGEND), unit="s"),
-        stat(
-            "Crash budget left",
-            "Crashes left within the crash window before the supervisor gives the program up.",
-            now(left, REPLICA_LEGEND),
-            unit="none",
-            mappings=none_left,
-            alerts=["EternalProgramGaveUp"],
-        ),
-        availability("1h", "1 h", 0.9856, CRITICAL, "EternalProgramAvailabilityBurnFast"),
-        availability("3d", "3 d", 0.999, WARNING, "EternalProgramAvailabilityBurnSlow"),
-        stat(
-            "Next restart",
-            "When the next automatic start is due; none when none is.",
-            now(f'max by ({REPLICA}) ({of_program("eternal_program_next_restart_timestamp_seconds")}) * 1000', REPLICA_LEGEND),
-            unit="dateTimeFromNow",
-        ),
-    ]
-
-
-def availability(window, words, objective, colour, alert):
-    unavailable = of_program(f"instance_program:eternal_program_unavailable:avg{window}")
-    return stat(
-        f"Availability, {words}",
-        f"Of the time it was wanted in the last {words}, the share it had a process. Needs the recording rules.",
-        now(f"1 - max by ({REPLICA}) ({unavailable})", REPLICA_LEGEND),
-        unit="percentunit",
-        decimals=3,
-        max=1,
-        thresholds=steps((objective, OK), base=colour),
-        alerts=[alert],
+    next_restart = f'max by ({REPLICA}) ({of_program("eternal_program_next_restart_timestamp_seconds")}) * 1000'
+    targets = [state_number(), f"time() - {started}", left, unavailable("1h"), unavailable("3d"), next_restart]
+    names = ["State", "Uptime", "Crash budget left", "Availability, 1 h", "Availability, 3 d", "Next restart"]
+    coloured = {"custom__cellOptions": {"type": "color-text"}}
+    share = {"unit": "percentunit", "decimals": 3, "max": 1, **coloured}
+    return table(
+        "Replicas",
+        "The state of each replica; how long its present run has lasted; crashes left within the crash window before it is given up; of the "
+        "time it was wanted, the share it had a process, which needs the recording rules; when the next automatic start is due.",
+        [table_now(target) for target in targets],
+        renamed={f"Value #{chr(ord('A') + n)}": name for n, name in enumerate(names)},
+        unit="none",
+        height=7,
+        overrides=[
+            override("State", mappings=state_mappings(), custom__align="left", **coloured),
+            override("Uptime", unit="s"),
+            override("Crash budget left", mappings=mapped(_0=("none: it is given up", CRITICAL)), **coloured),
+            override("Availability, 1 h", thresholds=steps((0.9856, OK), base=CRITICAL), **share),
+            override("Availability, 3 d", thresholds=steps((0.999, OK), base=WARNING), **share),
+            override("Next restart", unit="dateTimeFromNow"),
+            *widths(replica=80),
+        ],
+        alerts=["EternalProgramGaveUp", "EternalProgramAvailabilityBurnFast", "EternalProgramAvailabilityBurnSlow"],
     )
+
+
+def unavailable(window):
+    return "1 - max by (%s) (%s)" % (REPLICA, of_program(f"instance_program:eternal_program_unavailable:avg{window}"))
 
 
 def trouble():
@@ -103,7 +97,7 @@ def life():
             mappings=state_mappings(),
             alerts=["EternalProgramStuckInBackoff", "EternalProgramNotRunning"],
         ),
-        series("Restarts by cause", "Restarts within each step of the graph.", query(restarts, "{{cause}}"), **shown),
+        series("Restarts by cause", "Restarts within each step of the graph.", query(restarts, "{{cause}}"), overrides=colours(CAUSES), **shown),
         series(
             "Exits by reason",
             "Ends of runs and failed starts within each step of the graph.",
@@ -131,7 +125,7 @@ def last_exit():
         renamed={"Value #B": "ended", "Value #C": "exit code", "Value #D": "signal"},
         unit="none",
         height=6,
-        overrides=[override("ended", unit="dateTimeAsIso")],
+        overrides=[override("ended", unit="dateTimeAsIso"), *widths(replica=80)],
         alerts=["EternalProgramGaveUp"],
     )
 
@@ -162,7 +156,7 @@ def resources():
     tree = "of the whole process tree"
     return [
         series("CPU", f"CPU time {tree}: 1 is one core.", query(per_mode, "{{mode}}"), unit="short", stacked=True),
-        series("Memory", f"Memory {tree}.", memory, unit="bytes", alerts=["EternalProgramOOMKilled"]),
+        series("Memory", f"Memory {tree}.", memory, unit="bytes", overrides=VIRTUAL_ON_THE_RIGHT, alerts=["EternalProgramOOMKilled"]),
         series(
             "Descriptors against limits",
             f"Open descriptors {tree}, as a share of the limit.",
@@ -212,7 +206,7 @@ def output():
                 query(by_stream("eternal_program_log_lines_total"), "{{stream}}"),
                 query(by_stream("eternal_program_log_dropped_lines_total"), "{{stream}} dropped"),
             ],
-            unit="cps",
+            unit="suffix: lines/s",
             alerts=["EternalProgramLogDropping"],
         ),
         series("Log bytes", "Bytes captured each second, by stream.", query(by_stream("eternal_program_log_bytes_total"), "{{stream}}"), unit="Bps"),
@@ -221,7 +215,7 @@ def output():
 
 def board():
     sections = {
-        "Now": [*standing(), *trouble()],
+        "Now": [replicas(), *trouble()],
         "Life": life(),
         "Durations": durations(),
         "Resources": resources(),

@@ -85,7 +85,7 @@ def resources():
     ]
     return [
         series("CPU", "CPU time of the supervisor itself: 1 is one core.", each(rate(of_daemon("process_cpu_seconds_total"))), unit="short"),
-        series("Memory", "Memory of the supervisor itself.", memory, unit="bytes"),
+        series("Memory", "Memory of the supervisor itself.", memory, unit="bytes", overrides=VIRTUAL_ON_THE_RIGHT),
         series("Descriptors", "Open descriptors of the supervisor, as a share of the limit.", each(descriptors), unit="percentunit"),
         series("Threads", "Threads of the supervisor.", each(of_daemon("process_threads")), unit="none"),
     ]

@@ -3,10 +3,11 @@
 //! The rooms, and the layer rule (an arrow may only point down; `tests/layers.rs` holds it):
 //!
 //! ```text
-//! main ─ cli ─▶ control::{client, api}, config             never daemon, supervision, os
+//! main ─ cli ─▶ control::{client, api}, config, import     never daemon, supervision, os
 //! main ─ daemon ─▶ supervision, os, observe, control, config
 //! observe ─▶ supervision (Event), control::api (Status)    never os
 //! os ─▶ supervision (ids, exit)                            never observe, config, control
+//! import ─▶ config
 //! config ─▶ supervision (Policy)
 //! supervision ─▶ std only
 //! ```
@@ -16,6 +17,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod daemon;
+pub mod import;
 pub mod observe;
 pub mod os;
 pub mod supervision;

@@ -122,6 +122,7 @@ log_keep = 10
 stats_interval = "5m"
 socket = "daemon.sock"
 state_dir = "state"
+cgroups = "auto"
 [metrics]
 listen = "127.0.0.1:10477"
 linger = "30s"
@@ -136,6 +137,9 @@ user = ""
 group = ""
 umask = "022"
 limits = {}
+memory_max = "unlimited"
+pids_max = "unlimited"
+cpu_max = "unlimited"
 autostart = true
 instances = 1
 after = []
@@ -199,6 +203,7 @@ fn every_other_key_is_accepted() {
         "[metrics]\ntls_cert='c'\ntls_key='k'\nbasic_auth_file='b'\nlisten='unix:m.sock'\n[defaults]\nrestart_delay='5s'\n\
          [programs.a]\ncommand=['x']\nenvironment={PORT=3000}\nenv_file='e'\nnice=0\noom_score_adj=0\n\
          limits={nofile=65536,core={soft=0,hard='unlimited'}}\nmetrics_address='127.0.0.1:3000'\nstop_signal='int'\n\
+         memory_max='512MiB'\npids_max=20\ncpu_max=1.5\n\
          ready='exec:/bin/check now'\n[programs.b]\ncommand=['x']\nrestart_delay=\"1m 30s\"\nafter=['a']\n",
     );
     assert_eq!(
@@ -216,6 +221,14 @@ fn every_other_key_is_accepted() {
     );
     assert_eq!(config.programs[0].stop_signal, 2);
     assert_eq!(config.programs[0].environment["PORT"], "3000");
+    assert_eq!(
+        (
+            config.programs[0].memory_max,
+            config.programs[0].pids_max,
+            config.programs[0].cpu_max
+        ),
+        (Some(512 << 20), Some(20), Some(1_500))
+    );
 }
 
 #[test]

@@ -204,6 +204,7 @@ fn a_wrong_path_method_or_parameter_is_named() {
     for (method, path, allowed) in [
         ("POST", "/v1/status", "GET"),
         ("DELETE", "/v1/events", "GET"),
+        ("POST", "/v1/health", "GET"),
         ("GET", "/v1/shutdown", "POST"),
         ("GET", "/v1/programs/web/stop", "POST"),
     ] {

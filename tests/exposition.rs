@@ -485,12 +485,16 @@ struct Served {
 
 impl Served {
     fn start(programs: u32) -> Self {
+        let alive: eternal::observe::Alive = Arc::new(|| Box::pin(async { true }));
+        Self::with_loop(programs, alive)
+    }
+
+    fn with_loop(programs: u32, alive: eternal::observe::Alive) -> Self {
         let mut observer = observer();
         for n in 0..programs {
             observer.add(Id(n), about(&format!("p{n}")));
         }
         observer.publish((0..programs).map(|n| (Id(n), view(State::Running))));
-        let alive: eternal::observe::Alive = Arc::new(|| Box::pin(async { true }));
         let app = Arc::new(App::new(observer.reader(), observer.metrics(), alive));
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has a port");
         listener
@@ -698,6 +702,77 @@ fn a_silent_connection_is_closed() {
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
     assert!(!answer.starts_with(b"HTTP/1.1 200"));
+}
+
+#[test]
+fn the_silent_however_many_keep_no_scraper_out() {
+    let served = Served::start(1);
+    let mut kept = served.connect();
+    let mut again = move || {
+        kept.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")?;
+        let mut start = [0; 15];
+        kept.read_exact(&mut start)?;
+        // The rest is not waited for: another request may follow at once.
+        Ok::<_, std::io::Error>(start)
+    };
+    assert_eq!(&again().expect("it is served"), b"HTTP/1.1 200 OK");
+    let began = Instant::now();
+    let mut silent: Vec<TcpStream> = (0..200).map(|_| served.connect()).collect();
+    silent[150].write_all(b"GET /met").expect("it is taken");
+    for _ in 0..5 {
+        let (head, _) = served.ask("GET /metrics HTTP/1.1");
+        assert!(head.starts_with("http/1.1 200"), "{head:?}");
+    }
+    again().expect("one that is kept alive was not turned out for them");
+    let took = began.elapsed();
+    // They would be cut off after five seconds anyway.
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    let mut end = Vec::new();
+    let first = silent[0].read_to_end(&mut end);
+    assert!(first.is_err() || end.is_empty(), "nothing was said to it");
+    assert!(began.elapsed() < Duration::from_secs(4), "it made room");
+}
+
+#[test]
+fn a_full_house_says_so_at_once() {
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    let (arrives, arrived) = mpsc::channel();
+    let closed = Arc::clone(&gate);
+    let served = Served::with_loop(
+        1,
+        Arc::new(move || {
+            let _ = arrives.send(());
+            let gate = Arc::clone(&closed);
+            Box::pin(async move { gate.acquire().await.is_ok() })
+        }),
+    );
+    let mut busy: Vec<TcpStream> = (0..64).map(|_| served.connect()).collect();
+    for stream in &mut busy {
+        stream
+            .write_all(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n")
+            .expect("the server reads");
+    }
+    for _ in &busy {
+        let patience = Duration::from_secs(20);
+        arrived.recv_timeout(patience).expect("all are asking");
+    }
+    let refused = served.ask("GET /metrics HTTP/1.1");
+    assert!(refused.0.starts_with("http/1.1 503"), "{}", refused.0);
+    assert!(refused.0.contains("retry-after: 1\r\n"), "{}", refused.0);
+    assert_eq!(
+        refused.1,
+        b"busy: 64 other connections are being answered\n"
+    );
+    gate.add_permits(1);
+    for stream in &mut busy {
+        let mut start = [0; 12];
+        stream.read_exact(&mut start).expect("nobody was cut off");
+        assert_eq!(&start, b"HTTP/1.1 200", "they are answered all the same");
+    }
+    let (head, body) = served.ask("GET /metrics HTTP/1.1");
+    assert!(head.starts_with("http/1.1 200"), "{head}");
+    let counted = "eternal_http_requests_total{handler=\"metrics\",code=\"503\",method=\"GET\"}";
+    assert!(String::from_utf8_lossy(&body).contains(counted));
 }
 
 #[test]

@@ -12,7 +12,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("os", &["supervision"]),
     ("observe", &["supervision", "control"]),
     ("api_server", &[]),
-    ("cli", &["control", "config"]),
+    ("import", &["config"]),
+    ("cli", &["control", "config", "import"]),
     (
         "daemon",
         &["supervision", "os", "observe", "control", "config"],

@@ -269,7 +269,8 @@ fn who_does_not_trust_the_authority_is_not_served_and_the_next_is() {
 fn who_never_shakes_hands_is_cut_off_and_holds_nobody_up() {
     let (directory, authority) = protected(&[("prom", "secret", 4)]);
     let daemon = Daemon::start(directory, PROTECTED);
-    let mut silent: Vec<TcpStream> = (0..32).map(|_| connect(daemon.address)).collect();
+    let began = Instant::now();
+    let mut silent: Vec<TcpStream> = (0..100).map(|_| connect(daemon.address)).collect();
     let answer = ask(
         daemon.address,
         &authority.trusted(),
@@ -277,6 +278,11 @@ fn who_never_shakes_hands_is_cut_off_and_holds_nobody_up() {
         Some(("prom", "secret")),
     );
     assert_eq!(status(&answer.expect("an answer")), "200");
+    let took = began.elapsed();
+    assert!(
+        took < Duration::from_secs(4),
+        "{took:?}: after five seconds they are cut off anyway"
+    );
     for stream in &mut silent {
         let ended = stream.read(&mut [0; 16]);
         assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");

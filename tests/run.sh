@@ -11,10 +11,18 @@ need() { # PACKAGE…: installs what is missing, where that is possible
   apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
-need gcc libc6-dev util-linux procps curl python3 python3-venv prometheus prometheus-alertmanager
+need gcc libc6-dev util-linux procps curl iproute2 python3 python3-venv nodejs prometheus prometheus-alertmanager
 cargo test --locked --quiet
 if [ "${1:-}" != --quick ]; then
+  command -v npm >/dev/null || need nodejs npm
+  tests/dashboards/types.sh
   tests/alerts.sh
   tests/live/live.py
   deploy/demo/check.sh
+  tests/cgroups/qemu.sh
+  tests/systemd/run.py
+  tests/container/container.py
+  tests/kubernetes/kubernetes.sh
+  tests/fleet/install.sh
+  tests/fleet/fleet.py
 fi

@@ -29,6 +29,8 @@ struct Process {
     stop_sent: bool,
     asked_at: Option<Instant>,
     kill_sent: bool,
+    /// It was not ready in time, which is why it was asked to go.
+    timed_out: bool,
     unkillable: bool,
     /// What it was found to suffer from while it ran and nobody had asked it to go.
     ailment: Option<Ailment>,
@@ -42,6 +44,12 @@ struct Unjudged {
     code: Option<i32>,
     ran: Duration,
     ailment: Option<Ailment>,
+}
+
+impl Process {
+    fn asked(&self) -> bool {
+        self.stop_sent || self.kill_sent
+    }
 }
 
 /// What the world knows of one slot.
@@ -301,6 +309,8 @@ impl World {
                 if !p.ignores_stop && !p.unkillable {
                     let status = if p.leaves_family {
                         WaitStatus::Exited { code: 0 }
+                    } else if self.rng.u8(..) < 20 {
+                        oom_killed()
                     } else {
                         signaled(15)
                     };
@@ -397,11 +407,12 @@ impl World {
             (rng.u8(..) < 200)
                 .then(|| millis(*rng.choice(&[0, 5, 500, 20_000, 100_000]).expect("some")))
         };
-        let status = match rng.u8(0..6) {
+        let status = match rng.u8(0..7) {
             0 => WaitStatus::Exited { code: 0 },
             1 => WaitStatus::Exited { code: 78 },
             2 => signaled(11),
             3 => WaitStatus::Lost,
+            4 => oom_killed(),
             _ => WaitStatus::Exited { code: 1 },
         };
         let ready_at = book
@@ -420,6 +431,7 @@ impl World {
             stop_sent: false,
             asked_at: None,
             kill_sent: false,
+            timed_out: false,
             unkillable: !calm && rng.u8(..) < 4,
             ailment: None,
             was_ready: false,
@@ -498,10 +510,15 @@ impl World {
                 check_reason(p, exit.reason, exit.status);
                 assert_eq!(exit.ran, now - p.since);
                 assert_eq!(exit.was_ready, p.was_ready);
-                let natural = !matches!(
-                    exit.reason,
-                    ExitReason::Stop | ExitReason::Restart | ExitReason::StopTimeout
-                );
+                // The kernel's word goes before ours, but whoever was asked to go stays down.
+                let by_kernel = exit.reason == ExitReason::Oom;
+                let natural = match by_kernel {
+                    true => !p.asked() || p.timed_out || p.ailment.is_some(),
+                    false => !matches!(
+                        exit.reason,
+                        ExitReason::Stop | ExitReason::Restart | ExitReason::StopTimeout
+                    ),
+                };
                 assert!(
                     p.ailment.is_none() || exit.reason.is_crash(),
                     "one that failed its check has crashed, however it ended"
@@ -510,7 +527,7 @@ impl World {
                     crash: exit.reason.is_crash(),
                     code: exit.status.code(),
                     ran: exit.ran,
-                    ailment: p.ailment,
+                    ailment: p.ailment.filter(|_| !by_kernel),
                 });
             }
             Event::StartFailed { cause, .. } => {
@@ -531,7 +548,10 @@ impl World {
                 );
                 book.not_before = Some(now + delay);
             }
-            Event::StartTimedOut { after, .. } => assert_eq!(after, book.policy.start_timeout),
+            Event::StartTimedOut { run, after } => {
+                assert_eq!(after, book.policy.start_timeout);
+                self.processes.get_mut(&run).expect("known").timed_out = true;
+            }
             Event::Stopping { reason, .. } => {
                 book.is_ready = false;
                 if reason == "restart requested" {
@@ -963,9 +983,18 @@ fn signaled(signal: i32) -> WaitStatus {
     }
 }
 
+fn oom_killed() -> WaitStatus {
+    WaitStatus::Signaled {
+        signal: 9,
+        core_dumped: false,
+        oom: true,
+    }
+}
+
 fn check_reason(p: &Process, reason: ExitReason, status: WaitStatus) {
-    let asked = p.stop_sent || p.kill_sent;
+    let asked = p.asked();
     let right = match (reason, status) {
+        (reason, WaitStatus::Signaled { oom: true, .. }) => reason == ExitReason::Oom,
         (ExitReason::Health, _) => asked && p.ailment == Some(Ailment::Health),
         (ExitReason::Watchdog, _) => asked && p.ailment == Some(Ailment::Watchdog),
         _ if p.ailment.is_some() => false,

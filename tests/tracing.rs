@@ -220,6 +220,57 @@ fn a_crash_loop_is_told_as_linked_spans_without_secrets() {
 }
 
 #[test]
+fn a_program_finds_the_span_of_its_start_in_its_environment() {
+    let collector = Collector::start(Manner::Accepts);
+    let directory = configured(&format!(
+        "[metrics]\nlisten = ''\n[tracing]\notlp_endpoint = 'http://{}'\n\
+         [defaults]\ncommand = ['sh', '-c', \
+         'echo $TRACEPARENT $TRACESTATE >>$ETERNAL_PROGRAM.found; exit 3']\n\
+         restart_delay = '1ms'\ncrash_threshold = 3\n\
+         [programs.web]\n[programs.own]\nenvironment = {{ TRACEPARENT = 'mine' }}\n",
+        collector.address
+    ));
+    let code = eternal(directory.path(), &["run"])
+        // Whoever started the daemon is not whoever starts its programs.
+        .env("TRACEPARENT", "theirs")
+        .env("TRACESTATE", "theirs")
+        .status()
+        .expect("the daemon runs");
+    assert_eq!(code.code(), Some(1));
+
+    let spans = collector.spans();
+    let starts = spans.iter().filter(|span| {
+        let of_web = attributes(&span.attributes).get("eternal.program") == Some(&"web".to_owned());
+        of_web && ["start", "restart"].contains(&span.name.as_str())
+    });
+    let expected: Vec<String> = starts
+        .map(|span| format!("00-{}-{}-01", hex(&span.trace_id), hex(&span.span_id)))
+        .collect();
+    assert_eq!(expected.len(), 3);
+    let found = |program: &str| {
+        let file = directory.path().join(format!("{program}.found"));
+        fs::read_to_string(file).expect("the program ran")
+    };
+    assert_eq!(found("web").lines().collect::<Vec<_>>(), expected);
+    assert_eq!(found("own"), "mine\n".repeat(3), "the configuration wins");
+}
+
+#[test]
+fn without_tracing_the_environment_is_left_alone() {
+    let directory = configured(
+        "[metrics]\nlisten = ''\n[programs.web]\nrestart = 'never'\n\
+         command = ['sh', '-c', 'echo $TRACEPARENT >found']\n",
+    );
+    let code = eternal(directory.path(), &["run"])
+        .env("TRACEPARENT", "theirs")
+        .status()
+        .expect("the daemon runs");
+    assert_eq!(code.code(), Some(0));
+    let found = fs::read_to_string(directory.path().join("found"));
+    assert_eq!(found.expect("the program ran"), "theirs\n");
+}
+
+#[test]
 fn a_stop_a_reload_and_the_end_are_told_with_what_belongs_to_them() {
     let collector = Collector::start(Manner::Accepts);
     let directory = configured(
@@ -350,8 +401,8 @@ fn no_collector_however_bad_holds_supervision_up() {
     ] {
         let (mean, end) = busy(&endpoint, lossy);
         println!("{name}: restart {mean:?} (without tracing {without:?}), end after {end:?}");
-        // A queue that blocked would show as seconds.
-        let noise = Duration::from_millis(5);
+        // A queue that blocked would show as seconds; a machine that is busy elsewhere as this.
+        let noise = Duration::from_millis(50);
         assert!(
             mean < without * 3 + noise,
             "{name}: {mean:?} and {without:?}"

@@ -88,6 +88,21 @@ pub(super) enum Word {
     },
     /// Show the effective config and where each value comes from
     Config,
+    /// Print a systemd unit for a config
+    SystemdUnit(SystemdUnit),
+    /// Translate the config of supervisord, PM2 or a Procfile
+    #[command(subcommand)]
+    Import(ImportFrom),
+    /// Ask the running daemon whether it is well: exit code 0 or 1, for containers
+    Healthcheck {
+        /// Ask whether every program that starts with the daemon is ready
+        #[arg(long)]
+        ready: bool,
+        /// How long to wait for the answer
+        #[arg(long, value_name = "SECONDS", default_value_t = 3,
+              value_parser = clap::value_parser!(u64).range(1..=300))]
+        timeout: u64,
+    },
     /// Be the bundled API server, a small server to supervise
     ApiServer(ApiServerArgs),
     /// Print shell completions
@@ -134,6 +149,68 @@ pub(super) struct Logs {
     /// How many past lines of each
     #[arg(long, short = 'n', value_name = "N", default_value_t = 50)]
     pub(super) lines: u32,
+}
+
+/// `eternal systemd-unit`.
+#[derive(Args, Clone, Debug)]
+pub(super) struct SystemdUnit {
+    /// User the daemon runs as, with every program that has no user of its own
+    #[arg(long, value_name = "USER", default_value = "eternal")]
+    pub(super) run_as: String,
+    /// Run it as root, so that programs can have users of their own; so too where the config names some
+    #[arg(long)]
+    pub(super) users: bool,
+}
+
+const IMPORT_CODES: &str = "\
+Exit codes: 0 translated, also when something has no equivalent (stderr names it), 1 the result
+cannot be written, or something has no equivalent and --strict was given, 2 the file cannot be read
+or understood.";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ImportFrom {
+    /// Translate supervisord.conf, and the files that it includes
+    #[command(after_help = IMPORT_CODES)]
+    Supervisord {
+        #[command(flatten)]
+        options: Import,
+    },
+    /// Translate an ecosystem file of PM2: JSON, YAML, or JavaScript, which is run with node
+    #[command(after_help = IMPORT_CODES)]
+    Pm2 {
+        #[command(flatten)]
+        options: Import,
+        /// Add the variables of env_NAME
+        #[arg(long = "env", value_name = "NAME")]
+        environment: Option<String>,
+    },
+    /// Translate a Procfile, with the .env beside it
+    #[command(after_help = IMPORT_CODES)]
+    Procfile {
+        #[command(flatten)]
+        options: Import,
+        /// How many of each type, as web=2,worker=1 or all=1 [default: one of each]
+        #[arg(long, short = 'm', value_name = "TYPE=N,…")]
+        formation: Option<String>,
+        /// PORT of the first type; the next one's is 100 higher [a PORT in .env wins]
+        #[arg(long, short, default_value_t = 5000)]
+        port: u16,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Import {
+    /// The file to translate
+    pub(super) file: PathBuf,
+    /// Write the config here [default: standard output]
+    #[arg(long, short, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
+    /// Replace the file that is there
+    #[arg(long)]
+    pub(super) force: bool,
+    /// Exit with 1 when something has no equivalent
+    #[arg(long)]
+    pub(super) strict: bool,
 }
 
 /// Options of the config that can be given on the command line; checked with the config.

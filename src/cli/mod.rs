@@ -7,7 +7,9 @@ mod check;
 mod completions;
 mod config;
 mod crashes;
+mod healthcheck;
 mod human;
+mod import;
 mod logs;
 mod man;
 mod order;
@@ -19,6 +21,7 @@ mod restart;
 mod start;
 mod status;
 mod stop;
+mod systemd_unit;
 
 use std::ffi::OsString;
 use std::io;
@@ -97,6 +100,9 @@ fn interpret(arguments: Arguments) -> Invocation {
         | Word::Crashes { .. }
         | Word::Check { .. }
         | Word::Config
+        | Word::SystemdUnit(_)
+        | Word::Import(_)
+        | Word::Healthcheck { .. }
         | Word::Completions { .. }
         | Word::Man) => Invocation::Other(Box::new(Other { globals, word })),
     }
@@ -140,6 +146,11 @@ async fn dispatch(other: Other, output: &mut Output) -> Result<u8, Complaint> {
         Word::Crashes { names } => crashes::execute(&names, &plain, output).await,
         Word::Check { file } => check::execute(file, plain, output),
         Word::Config => config::execute(&plain, output),
+        Word::SystemdUnit(wanted) => systemd_unit::execute(&wanted, &plain, output),
+        Word::Import(from) => import::execute(from, output),
+        Word::Healthcheck { ready, timeout } => {
+            healthcheck::execute(ready, timeout, &plain, output).await
+        }
         Word::Completions { shell } => completions::execute(shell, output),
         Word::Man => man::execute(output),
     }

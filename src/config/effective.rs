@@ -7,10 +7,12 @@ use std::path::Path;
 use nix::sys::signal::Signal;
 
 use super::load::Loaded;
-use super::model::{Check, Config, KillMode, Limit, Listen, LogFormat, LogLevel, Program, Ready};
+use super::model::{
+    Cgroups, Check, Config, KillMode, Limit, Listen, LogFormat, LogLevel, Program, Ready,
+};
 use super::origins::Origin;
 use super::schema::{Key, Section, reference};
-use super::text::{length, size, string, strings};
+use super::text::{length, processors, size, string, strings};
 use crate::supervision::{OnCrashLoop, RestartMode};
 
 /// One value in force.
@@ -140,6 +142,11 @@ fn daemon_value(config: &Config, key: &Key) -> Option<String> {
         }
         (Section::Daemon, "socket") => Some(path(&daemon.socket)),
         (Section::Daemon, "state_dir") => Some(path(&daemon.state_dir)),
+        (Section::Daemon, "cgroups") => Some(string(match daemon.cgroups {
+            Cgroups::Auto => "auto",
+            Cgroups::Off => "off",
+            Cgroups::Required => "required",
+        })),
         (Section::Metrics, "listen") => Some(string(&match &metrics.listen {
             None => String::new(),
             Some(Listen::Tcp(address)) => address.to_string(),
@@ -185,6 +192,13 @@ fn program_value(program: &Program, key: &str, shown: Environment) -> Option<Str
         "nice" => program.nice.map(|nice| nice.to_string()),
         "oom_score_adj" => program.oom_score_adj.map(|score| score.to_string()),
         "limits" => Some(limits(&program.limits)),
+        "memory_max" => Some(string(&bounded(program.memory_max.map(size)))),
+        "pids_max" => Some(
+            program
+                .pids_max
+                .map_or_else(|| string("unlimited"), |most| most.to_string()),
+        ),
+        "cpu_max" => Some(string(&bounded(program.cpu_max.map(processors)))),
         "autostart" => Some(program.autostart.to_string()),
         "instances" => Some(program.instances.to_string()),
         "after" => Some(strings(&program.after)),
@@ -278,6 +292,10 @@ fn limits(limits: &BTreeMap<String, Limit>) -> String {
         )
     });
     inline(entries.collect())
+}
+
+fn bounded(most: Option<String>) -> String {
+    most.unwrap_or_else(|| "unlimited".to_owned())
 }
 
 fn signal(number: i32) -> String {

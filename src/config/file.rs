@@ -128,11 +128,12 @@ fn program(
 }
 
 /// What a program may be called.
-pub(super) const NAME_RULE: &str =
+pub const NAME_RULE: &str =
     "a name has 1 to 64 of A-Z a-z 0-9 _ . : @ - and begins with a letter or a digit";
 
 /// Says whether a program may be called this.
-pub(super) fn is_program_name(name: &str) -> bool {
+#[must_use]
+pub fn is_program_name(name: &str) -> bool {
     const LONGEST: usize = 64;
     name.len() <= LONGEST
         && name.starts_with(|c: char| c.is_ascii_alphanumeric())

@@ -38,6 +38,8 @@ pub struct Sources {
 pub enum FileChoice {
     /// This one (`--config`, `ETERNAL_CONFIG`); it has to be there.
     Explicit(PathBuf),
+    /// This text, as if it were the file at this path, which need not be there.
+    Text(PathBuf, String),
     /// `./eternal.toml`, else `/etc/eternal/eternal.toml`, else none.
     Search,
     /// None.
@@ -141,6 +143,10 @@ fn in_order(problems: &mut [Problem]) {
 
 fn mode(sources: &Sources, warnings: &mut Vec<String>) -> Result<Mode, Problems> {
     let found = match &sources.file {
+        FileChoice::Text(path, text) => {
+            let path = absolute(&sources.directory, path);
+            return Ok(Mode::File(Text::new(path, text)));
+        }
         FileChoice::Explicit(path) => Some(absolute(&sources.directory, path)),
         FileChoice::Search => search(&sources.directory),
         FileChoice::None => None,

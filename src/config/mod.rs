@@ -32,13 +32,14 @@ pub use check::{check, check_json};
 pub use collections::LIMITS;
 pub use diff::{Diff, InstancesChange, diff};
 pub use effective::{Setting, effective, effective_toml, hash};
+pub use file::{NAME_RULE, is_program_name};
 pub use flags::Flags;
 pub use load::{FileChoice, Loaded, Sources, load};
 pub use model::{
-    Check, Config, Daemon, Health, KillMode, Limit, Listen, LogFormat, LogLevel, Metrics, Program,
-    Ready, Tracing,
+    Cgroups, Check, Config, Daemon, Health, KillMode, Limit, Listen, LogFormat, LogLevel, Metrics,
+    Program, Ready, Tracing,
 };
 pub use origins::{Origin, Origins};
 pub use problem::Problems;
 pub use schema::{Key, Section, reference};
-pub use text::length;
+pub use text::{length, size};

@@ -45,6 +45,19 @@ pub struct Daemon {
     pub socket: PathBuf,
     /// Crash history and identities of running programs.
     pub state_dir: PathBuf,
+    /// Whether replicas get cgroups.
+    pub cgroups: Cgroups,
+}
+
+/// Whether replicas get cgroups of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cgroups {
+    /// Where the daemon's own cgroup is its to arrange.
+    Auto,
+    /// Never.
+    Off,
+    /// As `Auto`, and where it is not the daemon does not start.
+    Required,
 }
 
 /// How log lines are written.
@@ -128,6 +141,12 @@ pub struct Program {
     pub oom_score_adj: Option<i32>,
     /// Resource limits, by their name without `RLIMIT_`, in lower case.
     pub limits: BTreeMap<String, Limit>,
+    /// Bytes of memory of a whole replica; `None`: no limit.
+    pub memory_max: Option<u64>,
+    /// Processes and threads of a whole replica; `None`: no limit.
+    pub pids_max: Option<u32>,
+    /// Processor time of a whole replica, in thousandths of one processor; `None`: no limit.
+    pub cpu_max: Option<u32>,
     /// Started with the daemon.
     pub autostart: bool,
     /// Replicas, 1 or more.

@@ -32,7 +32,8 @@ pub fn length(of: Duration) -> String {
 }
 
 /// Writes a size in the largest unit that divides it.
-pub(super) fn size(bytes: u64) -> String {
+#[must_use]
+pub fn size(bytes: u64) -> String {
     const UNITS: [(u32, &str); 4] = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
     UNITS
         .iter()
@@ -41,6 +42,14 @@ pub(super) fn size(bytes: u64) -> String {
             || format!("{bytes}B"),
             |(shift, unit)| format!("{}{unit}", bytes >> shift),
         )
+}
+
+/// Writes processor time, of thousandths of one processor, as a share of one.
+pub(super) fn processors(thousandths: u32) -> String {
+    match (thousandths / 10, thousandths % 10) {
+        (share, 0) => format!("{share}%"),
+        (share, tenths) => format!("{share}.{tenths}%"),
+    }
 }
 
 /// Writes a string as TOML.

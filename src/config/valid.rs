@@ -8,7 +8,8 @@ use super::addresses::{endpoint, health_check, listen, ready, target};
 use super::collections;
 use super::layers::{Keys, Layers};
 use super::model::{
-    Config, Daemon, Health, KillMode, LogFormat, LogLevel, Metrics, Program, Ready, Tracing,
+    Cgroups, Config, Daemon, Health, KillMode, LogFormat, LogLevel, Metrics, Program, Ready,
+    Tracing,
 };
 use super::node::{Node, Place};
 use super::problem::{Fault, Problem};
@@ -28,6 +29,11 @@ const RESTARTS: [(&str, RestartMode); 3] = [
     ("always", RestartMode::Always),
     ("on-failure", RestartMode::OnFailure),
     ("never", RestartMode::Never),
+];
+const CGROUPS: [(&str, Cgroups); 3] = [
+    ("auto", Cgroups::Auto),
+    ("off", Cgroups::Off),
+    ("required", Cgroups::Required),
 ];
 const KILL_MODES: [(&str, KillMode); 2] =
     [("family", KillMode::Family), ("process", KillMode::Process)];
@@ -187,6 +193,7 @@ fn daemon(r: &mut Reader<'_>) -> Daemon {
             .filter(|every| !every.is_zero()),
         socket: r.required_path("socket"),
         state_dir: r.required_path("state_dir"),
+        cgroups: r.read("cgroups", |n| values::word(n, &CGROUPS), Cgroups::Auto),
     }
 }
 
@@ -235,6 +242,9 @@ fn blank(base: &Path) -> Program {
         nice: None,
         oom_score_adj: None,
         limits: BTreeMap::new(),
+        memory_max: None,
+        pids_max: None,
+        cpu_max: None,
         autostart: true,
         instances: 1,
         after: Vec::new(),
@@ -274,6 +284,9 @@ fn program(r: &mut Reader<'_>, silent: &Program) -> Program {
         nice: r.read("nice", small(-20, 19), silent.nice),
         oom_score_adj: r.read("oom_score_adj", small(-1000, 1000), silent.oom_score_adj),
         limits: r.read("limits", collections::limits, silent.limits.clone()),
+        memory_max: r.read("memory_max", values::memory, silent.memory_max),
+        pids_max: r.read("pids_max", values::processes, silent.pids_max),
+        cpu_max: r.read("cpu_max", values::processors, silent.cpu_max),
         autostart: r.read("autostart", values::truth, silent.autostart),
         instances: r
             .read(

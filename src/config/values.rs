@@ -225,6 +225,72 @@ pub(super) fn size(node: &Node) -> Read<u64> {
     }
 }
 
+/// Reads `"unlimited"` or a size that a program can live in.
+pub(super) fn memory(node: &Node) -> Read<Option<u64>> {
+    const LEAST: u64 = 64 << 10;
+    if is_unlimited(node) {
+        return Ok(None);
+    }
+    match size(node) {
+        Ok(bytes) if bytes >= LEAST => Ok(Some(bytes)),
+        _ => Err(
+            Fault::new(node, "must be \"unlimited\" or a size, 64KiB or more")
+                .help("write \"512MiB\", \"2GiB\", or a number of bytes"),
+        ),
+    }
+}
+
+/// Reads `"unlimited"` or a number of processes and threads: as many as the kernel can have.
+pub(super) fn processes(node: &Node) -> Read<Option<u32>> {
+    const MOST: i64 = 4 << 20;
+    if is_unlimited(node) {
+        return Ok(None);
+    }
+    let number = whole(node, 1, MOST)
+        .ok()
+        .and_then(|n| u32::try_from(n).ok());
+    number.map(Some).ok_or_else(|| {
+        let rule = format!("must be \"unlimited\" or a whole number from 1 to {MOST}");
+        Fault::new(node, rule)
+    })
+}
+
+/// Reads `"unlimited"`, a share of one processor (`"50%"`, `"150%"`) or a number of processors, as
+/// thousandths of one. Less than a hundredth the kernel does not take.
+pub(super) fn processors(node: &Node) -> Read<Option<u32>> {
+    const MOST: f64 = 8_192.0;
+    const LEAST: f64 = 0.01;
+    if is_unlimited(node) {
+        return Ok(None);
+    }
+    let plain = |text: &str| {
+        let digits = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        text.parse::<f64>().ok().filter(|_| digits)
+    };
+    let number = match &node.kind {
+        Kind::Float(number) => Some(*number),
+        Kind::Integer(number) => i32::try_from(*number).ok().map(f64::from),
+        Kind::Text(text) => match text.trim().strip_suffix('%') {
+            Some(share) => plain(share.trim_end()).map(|share| share / 100.0),
+            None => plain(text.trim()),
+        },
+        Kind::Bool(_) | Kind::Array(_) | Kind::Table(_) | Kind::Other(_) => None,
+    };
+    match number.filter(|number| (LEAST..=MOST).contains(number)) {
+        // At most 8,192,000: it fits.
+        Some(number) => Ok(Some((number * 1_000.0).round() as u32)),
+        None => Err(Fault::new(
+            node,
+            "must be \"unlimited\" or processor time from 1% to 8192 processors",
+        )
+        .help("write \"50%\" for half a processor, \"150%\" or 1.5 for one and a half")),
+    }
+}
+
+fn is_unlimited(node: &Node) -> bool {
+    matches!(&node.kind, Kind::Text(word) if word == "unlimited")
+}
+
 /// Reads a file mode creation mask.
 pub(super) fn umask(node: &Node) -> Read<u32> {
     const RULE: &str = "must be an octal string such as \"022\", at most \"777\"";

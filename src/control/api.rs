@@ -169,6 +169,14 @@ pub struct Crashes {
     pub crashes: Vec<Crash>,
 }
 
+/// `GET /v1/health`: answered by the supervision loop itself, so a loop that is stuck gives none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// What `/-/ready` waits for: display names of the programs that start with the daemon and are
+    /// not ready.
+    pub not_ready: Vec<String>,
+}
+
 /// What a person may ask of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -127,6 +127,14 @@ impl Client {
         self.ask("/v1/status".to_owned()).await
     }
 
+    /// Asks the supervision loop whether all is well; a loop that is stuck does not answer.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn health(&self) -> Result<api::Health, ClientError> {
+        self.ask("/v1/health".to_owned()).await
+    }
+
     /// Asks for the crash history of one program or of all, oldest first.
     ///
     /// # Errors

@@ -63,6 +63,11 @@ pub enum Command {
         /// Where the answer goes.
         reply: oneshot::Sender<Result<api::Reloaded, Refusal>>,
     },
+    /// Say whether all is well; that there is an answer says that the loop turns.
+    Health {
+        /// Where the answer goes.
+        reply: oneshot::Sender<api::Health>,
+    },
     /// Stop every program and end.
     Shutdown {
         /// Answered when everything is gone, right before the process ends.

@@ -67,6 +67,8 @@ pub(super) struct Core {
     pub start_up: StartUp,
     pub crashes: CrashRecords,
     pub systemd: Systemd,
+    /// What systemd was last told about how things are.
+    pub status_line: String,
     pub config: config::Config,
     /// What children inherit of our environment.
     pub inherited: Vec<(OsString, OsString)>,
@@ -110,7 +112,11 @@ impl Core {
                 Some(found) = inbox.probed.recv() => self.probed(found),
                 Some(command) = inbox.commands.recv() => self.command(command),
                 Some(ping) = inbox.pings.recv() => drop(ping.send(())),
-                () = sleep_until(deadline.unwrap_or_else(Instant::now).into()), if deadline.is_some() => self.timer(),
+                () = sleep_until(deadline.unwrap_or_else(Instant::now).into()), if deadline.is_some() => {}
+            }
+            // Not in the select: a flood of news would keep back-offs and the watchdog waiting.
+            if deadline.is_some_and(|due| due <= Instant::now()) {
+                self.timer();
             }
             self.settle();
         }
@@ -433,6 +439,7 @@ impl Core {
             Event::Exited(exit) => self.leave_alone(exit.run),
             Event::Removed => {
                 self.slots.remove(&id);
+                self.children.cgroups().forget(id);
                 self.observer.remove(id);
                 self.logs.forget(id);
                 self.health.remove(id);
@@ -461,7 +468,7 @@ impl Core {
         self.journal.running(id.0, pid, &slot.display_name());
         let command = match &slot.program.ready {
             Ready::Check(Check::Exec(command)) => slot
-                .launch(&self.inherited, self.readiness.notify_address())
+                .launch(&self.inherited, self.readiness.notify_address(), None)
                 .ok()
                 .map(|launch| slot.probe_launch(command, &launch)),
             Ready::Immediately
@@ -502,7 +509,8 @@ impl Core {
                 message,
             });
         };
-        let launch = slot.launch(&self.inherited, self.readiness.notify_address())?;
+        let trace = self.observer.try_start(id);
+        let launch = slot.launch(&self.inherited, self.readiness.notify_address(), trace)?;
         let (stdout, stderr) = self.logs.open(id, run).map_err(|error| SpawnFailure {
             kind: FailureKind::Limits,
             transient: true,
@@ -546,28 +554,27 @@ impl Core {
         memory::give_back();
     }
 
-    fn report_to_systemd(&self) {
+    fn report_to_systemd(&mut self) {
         if !self.systemd.is_there() {
             return;
         }
-        let count = |wanted: State| {
-            self.fleet
-                .ids()
-                .iter()
-                .filter_map(|id| self.fleet.view(*id))
-                .filter(|view| view.state == wanted)
-                .count()
-        };
-        let (up, failed, restarting) = (
+        let ids = self.fleet.ids();
+        let states: Vec<State> = ids
+            .iter()
+            .filter_map(|id| Some(self.fleet.view(*id)?.state))
+            .collect();
+        let count = |wanted: State| states.iter().filter(|state| **state == wanted).count();
+        let line = format!(
+            "{} of {} programs up, {} failed, {} restarting",
             count(State::Running),
+            self.slots.len(),
             count(State::Failed),
             count(State::Backoff),
         );
-        let line = format!(
-            "{up} of {} programs up, {failed} failed, {restarting} restarting",
-            self.slots.len()
-        );
-        self.systemd_says(|systemd| systemd.status(&line));
+        if line != self.status_line {
+            self.systemd_says(|systemd| systemd.status(&line));
+            self.status_line = line;
+        }
     }
 
     /// A supervisor above us that does not listen is no reason to stop.

@@ -268,7 +268,7 @@ impl Core {
         };
         let (interval, timeout) = (patient.health.interval, patient.health.timeout);
         let started = slot
-            .launch(&self.inherited, self.readiness.notify_address())
+            .launch(&self.inherited, self.readiness.notify_address(), None)
             .and_then(|launch| {
                 let launch = slot.probe_launch(words, &launch);
                 self.commands

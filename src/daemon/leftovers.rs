@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::core::Core;
 use crate::observe::DaemonEvent;
+use crate::os::identity::Identity;
 use crate::os::journal;
 use crate::os::signals::Signals;
 use crate::os::survivors::{self, Ended, Survivor};
@@ -21,8 +22,10 @@ impl Core {
         found: &journal::Loaded,
         signals: &mut Signals,
     ) -> bool {
-        let survivors = survivors::find(&found.marker, &found.running);
+        let recorded = self.recorded(found);
+        let survivors = survivors::find(&found.marker, &recorded);
         if survivors.is_empty() {
+            self.children.cgroups().clear().await;
             return true;
         }
         self.observer.tell(&DaemonEvent::SurvivorsFound {
@@ -52,8 +55,21 @@ impl Core {
                 self.observer.tell(&DaemonEvent::Trouble { message });
             }
         }
+        self.children.cgroups().clear().await;
         self.observer.tell(&DaemonEvent::SurvivorsEnded { count });
         asked_to_end == 0
+    }
+
+    /// Those on record, and those who live in a cgroup that an earlier daemon made.
+    fn recorded(&mut self, found: &journal::Loaded) -> Vec<(Identity, String)> {
+        let mut recorded = found.running.clone();
+        for left in self.children.cgroups().left_over() {
+            let identities = left.pids.iter().filter_map(|pid| Identity::of(*pid).ok());
+            recorded.extend(identities.map(|identity| (identity, left.program.clone())));
+        }
+        // The name on record tells replicas apart; the later one of two counts.
+        recorded.reverse();
+        recorded
     }
 
     async fn end_program(

@@ -38,6 +38,7 @@ impl Core {
                 Some(command) = inbox.commands.recv() => match command {
                     Command::Program { reply, .. } => drop(reply.send(Err(too_late()))),
                     Command::Reload { reply, .. } => drop(reply.send(Err(too_late()))),
+                    Command::Health { reply } => self.tell_health(reply),
                     Command::Shutdown { reply } => {
                         self.orders.expect_end(reply);
                         return;

@@ -167,14 +167,19 @@ async fn supervise(start: Start, open: Open, tracing: Option<&Tracing>) -> Resul
     let (journal, found) = Journal::open(&start.loaded.config.daemon.state_dir, |trouble| {
         tracing::warn!("{trouble}")
     });
-    let children = Children::new(&found.marker).map_err(|error| refuse_plainly(1, &error))?;
+    let mut children = Children::new(&found.marker).map_err(|error| refuse_plainly(1, &error))?;
+    children.use_cgroups(outside::cgroups(start.loaded.config.daemon.cgroups)?);
     let notifications =
         NotifySocket::bind(&start.loaded.config.daemon.state_dir.join("notify.sock"))
             .or_else(|_| NotifySocket::bind_abstract())
             .map_err(|error| refuse(1, "make the socket for READY=1", &error))?;
     let history = CrashHistory::load(found.crashes.join("\n").as_bytes());
     let scraping = open.listener.is_some();
-    let sampler = outside::sampler(found.marker.clone(), children.endings());
+    let sampler = outside::sampler(
+        found.marker.clone(),
+        children.endings(),
+        children.cgroups().accounts(),
+    );
     let mut observer = observe(&start, sampler, scraping)?;
     if let Some(tracing) = tracing {
         tracing.count_losses(observer.metrics());
@@ -236,6 +241,7 @@ async fn supervise(start: Start, open: Open, tracing: Option<&Tracing>) -> Resul
         watchdog_due: systemd.watchdog_interval().map(|within| now + within),
         statistics_due: config.daemon.stats_interval.map(|every| now + every),
         systemd,
+        status_line: String::new(),
         inherited: outside::inherited_environment(),
         config,
     };

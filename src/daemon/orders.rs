@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use tokio::sync::oneshot;
 
 use super::core::Core;
-use crate::control::api::{Done, Verb};
+use crate::control::api::{Done, Health, Verb};
 use crate::control::server::{Command, Refusal, Target};
 use crate::supervision::{Cause, Id, Request, State, View};
 
@@ -47,6 +47,7 @@ impl Core {
                 reply,
             } => self.order(verb, &target, reply),
             Command::Reload { restart, reply } => self.reload(restart, Some(reply)),
+            Command::Health { reply } => self.tell_health(reply),
             Command::Shutdown { reply } => {
                 self.orders.shutdown.push(reply);
                 if !self.fleet.is_shutting_down() {
@@ -54,6 +55,15 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// Answers from the snapshot that `/-/ready` shows, too.
+    pub(super) fn tell_health(&self, reply: oneshot::Sender<Health>) {
+        let published = self.observer.reader().published();
+        let missing = published.missing().into_iter();
+        let not_ready = missing.map(str::to_owned).collect();
+        // Nobody may be waiting any more.
+        let _ = reply.send(Health { not_ready });
     }
 
     fn order(

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::Level;
 
 use super::{Refusal, refuse, refuse_plainly};
-use crate::config::{Config, Listen, LogFormat, LogLevel, Metrics};
+use crate::config::{self, Config, Listen, LogFormat, LogLevel, Metrics};
 use crate::observe::log::{self, LogRecord};
 use crate::observe::{
     Alive, Listener, OwnSampler, Protection, ProtectionError, ProtectionFiles, Sampler, Tracing,
@@ -20,8 +20,8 @@ use crate::observe::{
 };
 use crate::os::logs::{self, Logs, Options, Record, Stderr};
 use crate::os::notify::STRIPPED;
-use crate::os::procfs;
 use crate::os::session::{self, StandardError};
+use crate::os::{cgroups, procfs};
 
 /// Opens the metrics listener.
 ///
@@ -186,6 +186,27 @@ fn to_line(record: LogRecord) -> Record {
     }
 }
 
+/// Takes possession of our part of the tree of cgroups, if one is ours and wanted.
+///
+/// # Errors
+///
+/// When the config requires one and there is none.
+pub(super) fn cgroups(mode: config::Cgroups) -> Result<cgroups::Cgroups, Refusal> {
+    if mode == config::Cgroups::Off {
+        return Ok(cgroups::Cgroups::none("daemon.cgroups is \"off\""));
+    }
+    let found = cgroups::Cgroups::claim();
+    match found.describe() {
+        Ok(what) => tracing::info!("each replica gets a cgroup of its own, below {what}"),
+        Err(reason) if mode == config::Cgroups::Required => {
+            let operation = "use cgroups, which daemon.cgroups requires";
+            return Err(refuse(2, operation, reason));
+        }
+        Err(reason) => tracing::info!("programs get no cgroups of their own: {reason}"),
+    }
+    Ok(found)
+}
+
 /// What children inherit: our environment without what systemd meant for us alone.
 pub(super) fn inherited_environment() -> Vec<(OsString, OsString)> {
     let ours = |key: &OsString| STRIPPED.iter().any(|name| key == name) || key == "ETERNAL_RUN";
@@ -204,8 +225,12 @@ pub(super) fn alive(ping: mpsc::Sender<oneshot::Sender<()>>) -> Alive {
 }
 
 /// Reads what whole process trees use. One look at a time: the second waits for the first.
-pub(super) fn sampler(marker: String, endings: procfs::Endings) -> Sampler {
-    let sampler = Mutex::new(procfs::Sampler::new(endings));
+pub(super) fn sampler(
+    marker: String,
+    endings: procfs::Endings,
+    cgroups: cgroups::Accounts,
+) -> Sampler {
+    let sampler = Mutex::new(procfs::Sampler::new(endings, cgroups.clone()));
     Arc::new(move |programs| {
         let mut sampler = sampler.lock().unwrap_or_else(PoisonError::into_inner);
         let known: HashSet<u32> = programs.iter().map(|(key, _)| *key).collect();
@@ -217,7 +242,9 @@ pub(super) fn sampler(marker: String, endings: procfs::Endings) -> Sampler {
         let mut by_key: HashMap<u32, procfs::Usage> = found.into_iter().collect();
         programs
             .iter()
-            .map(|(key, _)| by_key.remove(key).map(to_usage).unwrap_or_default())
+            .map(|(key, _)| by_key.remove(key).unwrap_or_default())
+            .zip(programs)
+            .map(|(usage, (key, _))| to_usage(cgroups.overlay(*key, usage)))
             .collect()
     })
 }
@@ -235,7 +262,7 @@ fn to_usage(usage: procfs::Usage) -> Usage {
         processes: usage.processes,
         read_bytes: usage.read_bytes,
         written_bytes: usage.written_bytes,
-        oom_kills: None,
+        oom_kills: usage.oom_kills,
     }
 }
 

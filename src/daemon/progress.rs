@@ -50,6 +50,11 @@ impl StartUp {
         self.interrupted = true;
     }
 
+    /// Tells whether it is known how the start went.
+    pub fn is_over(&self) -> bool {
+        self.concluded
+    }
+
     pub fn hear(&mut self, id: Id, event: &Event) {
         if self.concluded || !self.pending.contains_key(&id) {
             return;

@@ -19,6 +19,8 @@ use crate::supervision::{Cause, Id, Request};
 pub(super) struct Reloads {
     sources: config::Sources,
     waiting: Vec<(Reloaded, Reply)>,
+    /// systemd was told that a reload has begun and not that it is over.
+    announced: bool,
 }
 
 type Reply = oneshot::Sender<Result<Reloaded, Refusal>>;
@@ -33,6 +35,7 @@ impl Reloads {
         Self {
             sources,
             waiting: Vec::new(),
+            announced: false,
         }
     }
 }
@@ -45,7 +48,11 @@ impl Core {
             target: "eternal", "reload", restart_all, otel.status_code = tracing::field::Empty
         );
         let _inside = span.enter();
-        self.systemd_says(Systemd::reloading);
+        // READY=1 ends a reload; said before the start is over it would end the start.
+        if self.start_up.is_over() && !self.fleet.is_shutting_down() {
+            self.systemd_says(Systemd::reloading);
+            self.reloads.announced = true;
+        }
         match self.try_reload(restart_all) {
             Ok(reloaded) => {
                 self.observer.tell(&DaemonEvent::ReloadSucceeded {
@@ -69,10 +76,9 @@ impl Core {
                 }
             }
         }
-        self.systemd_says(Systemd::ready);
     }
 
-    /// Answers those who wait for a reload, once the programs it restarts are back.
+    /// Answers systemd and those who wait for a reload, once the programs it restarts are back.
     pub(super) fn answer_reloads(&mut self) {
         let halted = self.fleet.take_halted_roll().map(|(id, left)| {
             let name = self
@@ -89,6 +95,9 @@ impl Core {
         }
         if self.fleet.is_rolling() {
             return;
+        }
+        if std::mem::take(&mut self.reloads.announced) {
+            self.systemd_says(Systemd::ready);
         }
         for (reloaded, reply) in std::mem::take(&mut self.reloads.waiting) {
             let _ = reply.send(match &halted {
@@ -249,6 +258,7 @@ impl Core {
             self.register(id, &slot)
                 .map_err(|error| unloggable(&program.name, &error))?;
             self.fleet.update(id, slot.member());
+            self.children.cgroups().limit(id, &slot.cgroup());
             self.slots.insert(id, slot);
             self.changed.insert(id);
             self.change_checks(id);

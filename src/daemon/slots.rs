@@ -1,13 +1,14 @@
 //! What the daemon knows of each replica beyond the fleet: its config, its name, how to launch it.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::{self, KillMode, Ready};
 use crate::observe::{About, HealthTally, LogCounters};
+use crate::os::cgroups::{Limits, Wanted};
 use crate::os::children::Launch;
 use crate::os::limits::Resource;
 use crate::supervision::{FailureKind, Member, RestartMode, SpawnFailure};
@@ -65,7 +66,8 @@ impl Slot {
         }
     }
 
-    /// What a start of it takes. `notify` is where it may say that it is ready.
+    /// What a start of it takes. `notify` is where it may say that it is ready, `trace` the span
+    /// that its own belong below.
     ///
     /// # Errors
     ///
@@ -74,11 +76,16 @@ impl Slot {
         &self,
         inherited: &[(OsString, OsString)],
         notify: &str,
+        trace: Option<String>,
     ) -> Result<Launch, SpawnFailure> {
         let program = &self.program;
         let mut environment: BTreeMap<OsString, OsString> = inherited.iter().cloned().collect();
         environment.insert("ETERNAL_PROGRAM".into(), program.name.clone().into());
         environment.insert("ETERNAL_REPLICA".into(), self.replica.to_string().into());
+        if let Some(trace) = trace {
+            environment.insert("TRACEPARENT".into(), trace.into());
+            environment.remove(OsStr::new("TRACESTATE"));
+        }
         if let Some(path) = &program.env_file {
             environment.extend(read_env_file(path)?);
         }
@@ -109,7 +116,22 @@ impl Slot {
                 .filter_map(|(name, limit)| Some((Resource::parse(name)?, limit.soft, limit.hard)))
                 .collect(),
             family: program.kill_mode == KillMode::Family,
+            cgroup: Some(self.cgroup()),
         })
+    }
+
+    /// Where all of it lives, in bounds.
+    pub fn cgroup(&self) -> Wanted {
+        let program = &self.program;
+        Wanted {
+            program: program.name.clone(),
+            replica: self.replica,
+            limits: Limits {
+                memory_max: program.memory_max,
+                pids_max: program.pids_max,
+                cpu_max: program.cpu_max,
+            },
+        }
     }
 
     /// A launch of a command that finds out about it, in its own surroundings. What it has to
@@ -121,6 +143,8 @@ impl Slot {
             argv: command.to_vec(),
             environment: environment.filter(own).cloned().collect(),
             family: true,
+            // Not its program's: that is killed as a whole.
+            cgroup: None,
             ..launch.clone()
         }
     }

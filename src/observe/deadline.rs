@@ -3,11 +3,14 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
+
+use super::crowd::Guest;
 
 /// Fails once the peer has been behind for too long. The deadline begins when a write has to
 /// wait and ends only when everything written so far is gone, so that a peer that takes a byte
@@ -16,15 +19,18 @@ pub(super) struct Deadline<S> {
     stream: S,
     limit: Duration,
     behind: Option<Pin<Box<Sleep>>>,
+    /// Who learns that everything written is gone.
+    guest: Arc<Guest>,
 }
 
 impl<S> Deadline<S> {
     /// Wraps a stream.
-    pub(super) fn new(stream: S, limit: Duration) -> Self {
+    pub(super) fn new(stream: S, limit: Duration, guest: Arc<Guest>) -> Self {
         Self {
             stream,
             limit,
             behind: None,
+            guest,
         }
     }
 
@@ -83,6 +89,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Deadline<S> {
         let polled = Pin::new(&mut self.stream).poll_flush(cx);
         if matches!(polled, Poll::Ready(Ok(()))) {
             self.behind = None;
+            self.guest.has_all();
             return polled;
         }
         self.judge(cx, polled)

@@ -1,52 +1,28 @@
-//! The read-only HTTP server: `/metrics`, health, readiness, discovery and the status page.
+//! The read-only pages: `/metrics`, health, readiness, discovery and the status page.
 
-use std::convert::Infallible;
 use std::future::Future;
-use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::pin::{Pin, pin};
+use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http_body_util::Full;
-use hyper::body::Bytes;
-use hyper::body::Incoming;
+use hyper::body::{Bytes, Incoming};
 use hyper::header::{
-    ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, RETRY_AFTER,
-    VARY, WWW_AUTHENTICATE,
+    ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap,
+    RETRY_AFTER, VARY, WWW_AUTHENTICATE,
 };
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{Semaphore, watch};
-use tokio::time::{sleep, timeout};
+use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::auth::Verdict;
-use super::deadline::Deadline;
 use super::exposition::Reader;
 use super::protection::Protection;
+use super::serving::MOST_CONNECTIONS;
 use super::{ProcessMetrics, status_page};
 
-const MOST_CONNECTIONS: usize = 64;
-/// How long a connection beyond that waits for its turn before it is closed.
-const TURN: Duration = Duration::from_secs(1);
-/// From the connection to the end of the TLS handshake.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// From the first byte to the end of the headers, and between two requests.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-const MOST_HEADERS: usize = 64;
-const MOST_HEADER_BYTES: usize = 16 * 1024;
-/// For a whole answer, from the moment the peer falls behind.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// After a failed accept: out of descriptors, most likely.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long answers under way may take when the server stops.
-const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Asks the loop for a sign of life; `false` when it cannot be asked.
 pub type Alive = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
@@ -78,7 +54,7 @@ impl App {
         self.protection.send_replace(Arc::new(protection));
     }
 
-    fn protection(&self) -> Arc<Protection> {
+    pub(super) fn protection(&self) -> Arc<Protection> {
         Arc::clone(&self.protection.borrow())
     }
 
@@ -90,122 +66,15 @@ impl App {
     }
 }
 
-/// Where to listen. Both have to be non-blocking.
-pub enum Listener {
-    /// TCP.
-    Tcp(std::net::TcpListener),
-    /// A Unix socket.
-    Unix(std::os::unix::net::UnixListener),
-}
-
-/// Serves until `stop` is done, then finishes the answers under way, for a second at most.
-///
-/// # Errors
-///
-/// When the listener cannot be used with this runtime.
-pub async fn serve(
-    listener: Listener,
-    app: Arc<App>,
-    stop: impl Future<Output = ()>,
-) -> io::Result<()> {
-    let server = Server {
-        app,
-        connections: Arc::new(Semaphore::new(MOST_CONNECTIONS)),
-        graceful: GracefulShutdown::new(),
-    };
-    let mut stop = pin!(stop);
-    match listener {
-        Listener::Tcp(listener) => {
-            let listener = TcpListener::from_std(listener)?;
-            tokio::select! {
-                () = &mut stop => {}
-                () = async { loop { server.admit(listener.accept().await, tcp_client).await } } => {}
-            }
-        }
-        Listener::Unix(listener) => {
-            let listener = UnixListener::from_std(listener)?;
-            tokio::select! {
-                () = &mut stop => {}
-                () = async { loop { server.admit(listener.accept().await, |_| None).await } } => {}
-            }
-        }
-    }
-    // Those that are not done by then are cut off with the runtime.
-    let _ = timeout(FAREWELL, server.graceful.shutdown()).await;
-    Ok(())
-}
-
-struct Server {
-    app: Arc<App>,
-    connections: Arc<Semaphore>,
-    graceful: GracefulShutdown,
-}
-
-impl Server {
-    async fn admit<S, A>(&self, accepted: io::Result<(S, A)>, client: fn(A) -> Option<IpAddr>)
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let Ok((stream, address)) = accepted else {
-            return sleep(ACCEPT_PAUSE).await;
-        };
-        let turn = timeout(TURN, Arc::clone(&self.connections).acquire_owned()).await;
-        let Ok(Ok(turn)) = turn else {
-            return;
-        };
-        let app = Arc::clone(&self.app);
-        let client = client(address);
-        let watcher = self.graceful.watcher();
-        let stream = Deadline::new(stream, WRITE_TIMEOUT);
-        tokio::spawn(async move {
-            let tls = app.protection().tls.clone();
-            match tls {
-                None => converse(stream, app, client, watcher).await,
-                Some(tls) => {
-                    let handshake = timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await;
-                    if let Ok(Ok(stream)) = handshake {
-                        converse(stream, app, client, watcher).await;
-                    }
-                }
-            }
-            drop(turn);
-        });
-    }
-}
-
-fn tcp_client(address: SocketAddr) -> Option<IpAddr> {
-    Some(address.ip())
-}
-
-async fn converse<S>(stream: S, app: Arc<App>, client: Option<IpAddr>, watcher: Watcher)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let service = service_fn(move |request| {
-        let app = Arc::clone(&app);
-        async move { Ok::<_, Infallible>(app.answer(request, client).await) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_headers(MOST_HEADERS)
-        .max_header_size(MOST_HEADER_BYTES)
-        .serve_connection(TokioIo::new(stream), service);
-    // A peer that breaks off or talks nonsense is its own business.
-    let _ = watcher.watch(connection).await;
-}
-
-type Answer = Response<Full<Bytes>>;
+pub(super) type Answer = Response<Full<Bytes>>;
+/// A request, and whose.
+pub(super) type Asked = (Request<Incoming>, Option<IpAddr>);
 
 impl App {
-    async fn answer(&self, request: Request<Incoming>, client: Option<IpAddr>) -> Answer {
+    pub(super) async fn answer(self: Arc<Self>, (request, client): Asked) -> Answer {
         let began = Instant::now();
         let (page, handler) = Page::of(request.uri().path());
-        let method = match *request.method() {
-            Method::GET => "GET",
-            Method::HEAD => "HEAD",
-            _ => "other",
-        };
+        let method = method_label(request.method());
         let mut answer = match self.judge(request.headers(), client).await {
             Verdict::Unknown => ask_for_password(),
             Verdict::Wait(seconds) => refuse_for(seconds),
@@ -219,6 +88,17 @@ impl App {
         } else if page == Page::Metrics && code == 200 {
             self.scrapes.send_modify(|count| *count += 1);
         }
+        answer
+    }
+
+    /// Says that there is no room, whatever was asked.
+    pub(super) async fn turn_away(self: Arc<Self>, (request, _): Asked) -> Answer {
+        let began = Instant::now();
+        let (_, handler) = Page::of(request.uri().path());
+        let answer = refuse_crowd();
+        let code = answer.status().as_u16();
+        let method = method_label(request.method());
+        self.metrics.http(handler, code, method, began.elapsed());
         answer
     }
 
@@ -346,6 +226,23 @@ fn refuse_for(seconds: u64) -> Answer {
     let mut answer = text(StatusCode::TOO_MANY_REQUESTS, "too many wrong passwords\n");
     answer.headers_mut().insert(RETRY_AFTER, seconds.into());
     answer
+}
+
+fn refuse_crowd() -> Answer {
+    let text_of_it = format!("busy: {MOST_CONNECTIONS} other connections are being answered\n");
+    let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, text_of_it);
+    let headers = answer.headers_mut();
+    headers.insert(RETRY_AFTER, 1.into());
+    headers.insert(CONNECTION, header("close"));
+    answer
+}
+
+fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        _ => "other",
+    }
 }
 
 fn refuse_method() -> Answer {

@@ -74,6 +74,17 @@ impl Observer {
         self.spans = Some(spans);
     }
 
+    /// Begins the span of a start that is about to be tried; returns what the program finds in
+    /// `TRACEPARENT`, or nothing without tracing.
+    pub fn try_start(&mut self, id: Id) -> Option<String> {
+        let about = &self.records.get(&id)?.about;
+        Some(
+            self.spans
+                .as_mut()?
+                .try_start((id, about), SystemTime::now()),
+        )
+    }
+
     /// Opens the span of the daemon's end.
     pub(super) fn shutting_down(&mut self, reason: &str) {
         if self.spans.is_some() {

@@ -242,7 +242,7 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
     gauge(
         "eternal_program_resident_memory_bytes",
-        "Resident memory of the whole process tree, in bytes.",
+        "Resident memory of the whole process tree, in bytes; of its cgroup, without idle page cache, where that is counted.",
         |row, out| out.optional(row.usage.map(|u| number(u.resident_bytes))),
     ),
     histogram(

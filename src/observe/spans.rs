@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! start, restart   spawn ─▶ ready          a restart links to the exit that caused it,
-//!                                          and begins when it was due
+//!                                          and begins when it was due; the program finds it
+//!                                          in TRACEPARENT, as the parent of its own spans
 //! exit             at reap, no length      links to the start of its run
 //! stop             signal ─▶ gone          children: wait, escalate, exit
 //! shutdown         parent of what ends in it; reload the same (both through `tracing`)
@@ -30,6 +31,8 @@ pub struct Spans {
 /// What is open, and what came last, of one replica.
 #[derive(Default)]
 struct Trail {
+    /// A start that is being tried, and is not told yet.
+    tried: Option<Context>,
     /// A start that is not ready yet.
     start: Option<Context>,
     stop: Option<Stop>,
@@ -55,6 +58,26 @@ impl Spans {
         }
     }
 
+    /// Begins the span of a start that is about to be tried; returns it as the value of
+    /// `TRACEPARENT` (W3C Trace Context, level 1).
+    pub(super) fn try_start(&mut self, (id, about): (Id, &About), at: SystemTime) -> String {
+        let trail = self.trails.entry(id).or_default();
+        let scribe = Scribe {
+            tracer: &self.tracer,
+            about,
+            at,
+        };
+        let span = scribe.try_start(trail);
+        let context = context_of(&span);
+        trail.tried = Some(span);
+        format!(
+            "00-{}-{}-{:02x}",
+            context.trace_id(),
+            context.span_id(),
+            context.trace_flags()
+        )
+    }
+
     /// Begins and ends spans; returns the one that the event belongs to, for its log line.
     pub(super) fn record(
         &mut self,
@@ -69,7 +92,13 @@ impl Spans {
             at,
         };
         match event {
-            Event::Waiting { .. } | Event::StartDeferred { .. } => None,
+            Event::Waiting { .. } => None,
+            Event::StartDeferred { failure, .. } => {
+                let span = trail.tried.take()?;
+                fail(&span, failure.kind.label());
+                span.span().end_with_timestamp(at);
+                Some(span)
+            }
             Event::Started { run, pid, cause } => {
                 let span = scribe.start(trail, *cause);
                 span.span()
@@ -164,23 +193,26 @@ impl Scribe<'_> {
         Context::new().with_span(span)
     }
 
+    fn try_start(&self, trail: &mut Trail) -> Context {
+        let due = trail.due.take().filter(|due| *due <= self.at);
+        let builder = self.builder("start");
+        let builder = builder.with_start_time(due.unwrap_or(self.at));
+        self.build(builder, &Context::current())
+    }
+
     fn start(&self, trail: &mut Trail, cause: Option<Cause>) -> Context {
         end_stop(trail, self.at);
-        let due = trail.due.take().filter(|due| *due <= self.at);
-        let mut builder = self.builder(if cause.is_some() { "restart" } else { "start" });
+        let tried = trail.tried.take();
+        let span = tried.unwrap_or_else(|| self.try_start(trail));
+        trail.due = None;
         if let Some(cause) = cause {
-            builder = builder.with_start_time(due.unwrap_or(self.at));
-            let exit = trail.ended.as_ref().map(context_of);
-            builder = builder.with_links(
-                exit.map(|exit| Link::new(exit, Vec::new(), 0))
-                    .into_iter()
-                    .collect(),
-            );
-            if let Some(attributes) = &mut builder.attributes {
-                attributes.push(KeyValue::new("eternal.restart.cause", cause.label()));
+            let cause = KeyValue::new("eternal.restart.cause", cause.label());
+            span.span().update_name("restart");
+            span.span().set_attribute(cause);
+            if let Some(exit) = &trail.ended {
+                span.span().add_link(context_of(exit), Vec::new());
             }
         }
-        let span = self.build(builder, &Context::current());
         trail.began = Some(context_of(&span));
         span
     }

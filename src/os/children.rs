@@ -7,12 +7,14 @@
 //! - an adopted orphan is our child, so its number is safe until we reap it; nobody but this table
 //!   reaps;
 //! - because we are the reaper of all descendants, whoever lives of a run whose main process has
-//!   ended hangs below one of *our* children: one file tells whether a family remains.
+//!   ended hangs below one of *our* children: one file tells whether a family remains;
+//! - where a run has a cgroup, that says whose a process is, whatever the process did to hide it,
+//!   and holds up the end of the family for those who were moved there from elsewhere, too.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::future::{Future as _, poll_fn};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -24,6 +26,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Sleep, sleep};
 
+use super::cgroups::{self, Cgroups, Wanted};
 use super::exits::Exits;
 use super::failure;
 use super::family::{self, Marker, Process};
@@ -31,7 +34,7 @@ use super::launch::Prepared;
 pub use super::launch::{Launch, Stdio};
 use super::pidfd;
 use super::procfs::Endings;
-use super::spawn::{Spawner, Streams};
+use super::spawn::{Obstacle, Spawner, Step, Streams};
 use crate::supervision::{FailureKind, Id, Run, SpawnFailure, WaitStatus};
 
 /// What happened to processes.
@@ -78,6 +81,7 @@ pub struct Children {
     marker: String,
     spawner: Spawner,
     null: File,
+    cgroups: Cgroups,
     exits: AsyncFd<Exits>,
     /// Wakes us for the ends of adopted orphans, which have no pidfd here.
     sigchld: Signal,
@@ -116,6 +120,9 @@ struct Child {
     /// Orphans that belong to it.
     members: HashSet<i32>,
     relatives: Vec<(i32, u64)>,
+    in_cgroup: bool,
+    /// Others live in its cgroup: the file that calls out when they are gone.
+    crowd: Option<File>,
 }
 
 /// Whose an orphan is.
@@ -167,6 +174,7 @@ impl Children {
             spawner: Spawner::new()
                 .map_err(|errno| failed("map a stack for new processes")(errno.into()))?,
             null: File::open("/dev/null").map_err(failed("open /dev/null"))?,
+            cgroups: Cgroups::none("not asked for"),
             exits: exits.watched().map_err(failed("watch an epoll instance"))?,
             sigchld: signal(SignalKind::child()).map_err(failed("watch SIGCHLD"))?,
             runs: HashMap::new(),
@@ -189,6 +197,16 @@ impl Children {
         self.endings.clone()
     }
 
+    /// Starts what comes from here on in these cgroups.
+    pub fn use_cgroups(&mut self, cgroups: Cgroups) {
+        self.cgroups = cgroups;
+    }
+
+    /// Returns the cgroups of replicas.
+    pub fn cgroups(&mut self) -> &mut Cgroups {
+        &mut self.cgroups
+    }
+
     /// Starts a process: returns its number once it executes the program.
     ///
     /// # Errors
@@ -207,10 +225,16 @@ impl Children {
             stdout: stdio.stdout.as_fd(),
             stderr: stdio.stderr.as_fd(),
         };
-        let (pid, pidfd) = self
-            .spawner
-            .spawn(launch, &prepared, &streams)
-            .map_err(|obstacle| failure::explain(&obstacle, launch, &prepared))?;
+        let (spawner, cgroups) = (&mut self.spawner, &mut self.cgroups);
+        let born = spawn_inside(
+            spawner,
+            cgroups,
+            (id, run),
+            launch.cgroup.as_ref(),
+            |s, c| s.spawn(launch, &prepared, &streams, c),
+        );
+        let (pid, pidfd, in_cgroup) =
+            born.map_err(|obstacle| failure::explain(&obstacle, launch, &prepared))?;
         if let Err(errno) = self.exits.get_ref().add(pidfd.as_fd(), run.0) {
             let _ = pidfd::send(pidfd.as_fd(), libc::SIGKILL);
             pidfd::reap_soon(pidfd.as_fd());
@@ -226,6 +250,8 @@ impl Children {
             asked: None,
             members: HashSet::new(),
             relatives: Vec::new(),
+            in_cgroup,
+            crowd: None,
         };
         self.runs.insert(run, child);
         Ok(pid)
@@ -293,8 +319,8 @@ impl Children {
             if !woken {
                 return Poll::Pending;
             }
-            let ended = self.take_ended();
-            self.settle(ended);
+            let (ended, stirred) = self.take_ended();
+            self.settle(ended, stirred);
             if self.unsettled && self.news.is_empty() {
                 context.waker().wake_by_ref();
                 return Poll::Pending;
@@ -302,17 +328,20 @@ impl Children {
         }
     }
 
-    /// Takes every main process that has ended out of the set of watched ones.
-    fn take_ended(&self) -> Vec<(Run, WaitStatus)> {
+    /// Takes every main process that has ended out of the set of watched ones. Returns also the
+    /// runs whose cgroups have news.
+    fn take_ended(&self) -> (Vec<(Run, WaitStatus)>, HashSet<Run>) {
         let exits = self.exits.get_ref();
-        let mut ended = Vec::new();
+        let (mut ended, mut stirred) = (Vec::new(), HashSet::new());
         loop {
             let known = ended.len();
             for run in exits.ready().into_iter().map(Run) {
                 let Some(child) = self.runs.get(&run) else {
                     continue;
                 };
-                if let Some((status, used)) = pidfd::peek(child.pidfd.as_fd()) {
+                if child.ended {
+                    stirred.insert(run);
+                } else if let Some((status, used)) = pidfd::peek(child.pidfd.as_fd()) {
                     // Before it is reaped: whoever misses it in `/proc` finds this afterwards.
                     self.endings.add(child.id.0, child.pid, used);
                     exits.remove(child.pidfd.as_fd());
@@ -321,19 +350,19 @@ impl Children {
             }
             // A debugger may hold back the status of a process that has ended: SIGCHLD follows.
             if ended.len() == known {
-                return ended;
+                return (ended, stirred);
             }
         }
     }
 
     /// Brings the table up to date with the kernel after these main processes have ended.
-    fn settle(&mut self, ended: Vec<(Run, WaitStatus)>) {
+    fn settle(&mut self, ended: Vec<(Run, WaitStatus)>, stirred: HashSet<Run>) {
         for (run, _) in &ended {
             if let Some(child) = self.runs.get_mut(run) {
                 child.ended = true;
             }
         }
-        let mut bereaved = HashSet::new();
+        let mut bereaved = stirred;
         let mut rounds = 0;
         // A reaped orphan may have left us orphans of its own: look until nobody dies.
         loop {
@@ -353,7 +382,22 @@ impl Children {
             let Some(child) = self.runs.get(&run) else {
                 continue;
             };
-            let (id, family) = (child.id, self.may_have_members(child));
+            let id = child.id;
+            let family = !self.is_alone(run);
+            let status = match status {
+                WaitStatus::Signaled {
+                    signal: libc::SIGKILL,
+                    core_dumped,
+                    ..
+                } => WaitStatus::Signaled {
+                    signal: libc::SIGKILL,
+                    core_dumped,
+                    oom: self.cgroups.had_oom_kill(id, run),
+                },
+                WaitStatus::Exited { .. } | WaitStatus::Signaled { .. } | WaitStatus::Lost => {
+                    status
+                }
+            };
             self.news.push_back(News::Exited {
                 id,
                 run,
@@ -370,14 +414,59 @@ impl Children {
             bereaved.extend(ended.map(|(run, _)| *run));
         }
         for run in bereaved {
-            let Some(child) = self.runs.get(&run) else {
+            if !self.is_alone(run) {
                 continue;
-            };
-            if child.ended && !self.may_have_members(child) {
+            }
+            if let Some(child) = self.runs.get(&run).filter(|child| child.ended) {
                 self.news.push_back(News::FamilyGone { id: child.id, run });
                 self.forget(run);
             }
         }
+    }
+
+    /// Tells whether nobody is left of a run but its main process. Whoever else lives in its cgroup
+    /// is told what the run was told, and watched.
+    fn is_alone(&mut self, run: Run) -> bool {
+        let Some(child) = self
+            .runs
+            .get_mut(&run)
+            .filter(|child| child.members.is_empty())
+        else {
+            return false;
+        };
+        // Where a cgroup tells who belongs to it, nobody has to be guessed at.
+        if child.family && !child.in_cgroup && !self.unknown.is_empty() {
+            return false;
+        }
+        if !(child.family && child.ended && child.in_cgroup) {
+            return true;
+        }
+        let exits = self.exits.get_ref();
+        let watched = child.crowd.take();
+        let is_watched = watched.is_some();
+        let Some(events) = watched.or_else(|| self.cgroups.events(child.id)) else {
+            return true;
+        };
+        // The kernel may still count one whose end is known, so that it is not enough to ask it.
+        let others = if cgroups::says_populated(&events) {
+            self.cgroups.members(child.id)
+        } else {
+            Vec::new()
+        };
+        if others.is_empty() {
+            if is_watched {
+                exits.remove(events.as_fd());
+            }
+            return true;
+        }
+        if !is_watched && exits.watch(events.as_fd(), run.0).is_err() {
+            return true;
+        }
+        child.crowd = Some(events);
+        if let Some(signal) = child.asked {
+            others.iter().for_each(|process| tell(process, signal));
+        }
+        false
     }
 
     /// Finds the orphans that have come to us, unless that was done in this turn.
@@ -418,11 +507,6 @@ impl Children {
         }
     }
 
-    /// Tells whether somebody of this family is left, or somebody who could be of it.
-    fn may_have_members(&self, child: &Child) -> bool {
-        !child.members.is_empty() || (child.family && !self.unknown.is_empty())
-    }
-
     /// Finds the run that an orphan belongs to, if that run keeps a family.
     fn owner(&self, orphan: &Process) -> Owner {
         let run = self
@@ -430,7 +514,8 @@ impl Children {
             .get(&(orphan.pid, orphan.started))
             .or_else(|| self.mains.get(&orphan.session))
             .or_else(|| self.mains.get(&orphan.group))
-            .copied();
+            .copied()
+            .or_else(|| self.cgroups.owner(orphan.pid));
         let run = match run {
             Some(run) => Some(run),
             None => match family::marker(orphan.pid) {
@@ -497,10 +582,18 @@ impl Children {
             send(child.pidfd.as_fd(), signal);
             return;
         }
-        let pid = child.pid;
+        let (id, pid) = (child.id, child.pid);
+        let inside = child.in_cgroup;
         // Whoever left the group, while the tree still shows it.
         self.count();
-        let relatives = self.meet(run);
+        let mut relatives = self.meet(run);
+        if inside && signal == libc::SIGKILL {
+            self.cgroups.kill(id);
+        } else if inside {
+            let known: HashSet<i32> = relatives.iter().map(|process| process.pid).collect();
+            let strangers = self.cgroups.members(id).into_iter();
+            relatives.extend(strangers.filter(|p| p.pid != pid && !known.contains(&p.pid)));
+        }
         signal_group(pid, signal);
         // Read again: one that was in the group when it was met may have left it before the signal.
         let elsewhere = |process: &Process| process.again().is_some_and(|now| now.group != pid);
@@ -543,6 +636,35 @@ impl Children {
     fn mark(&self, id: Id, run: Run) -> String {
         format!("{}:{}:{}", self.marker, id.0, run.0)
     }
+}
+
+/// Makes a process in its cgroup; outside of it where that is not possible. Tells which.
+fn spawn_inside(
+    spawner: &mut Spawner,
+    cgroups: &mut Cgroups,
+    (id, run): (Id, Run),
+    wanted: Option<&Wanted>,
+    spawn: impl Fn(&mut Spawner, Option<BorrowedFd<'_>>) -> Result<(i32, OwnedFd), Obstacle>,
+) -> Result<(i32, OwnedFd, bool), Obstacle> {
+    let opened = wanted.and_then(|wanted| Some((wanted, cgroups.enter(id, run, wanted)?)));
+    let Some((wanted, cgroup)) = opened else {
+        return spawn(spawner, None).map(|(pid, pidfd)| (pid, pidfd, false));
+    };
+    let refused = |born: &Result<(i32, OwnedFd), Obstacle>| match born {
+        Err(obstacle) if obstacle.step == Step::Cgroup => Some(obstacle.errno),
+        Ok(_) | Err(_) => None,
+    };
+    let mut born = spawn(spawner, Some(cgroup.as_fd()));
+    if refused(&born).is_some()
+        && let Some(cgroup) = cgroups.repair(id, run, wanted)
+    {
+        born = spawn(spawner, Some(cgroup.as_fd()));
+    }
+    if let Some(errno) = refused(&born) {
+        cgroups.left_outside(wanted, errno);
+        return spawn(spawner, None).map(|(pid, pidfd)| (pid, pidfd, false));
+    }
+    born.map(|(pid, pidfd)| (pid, pidfd, true))
 }
 
 fn unwatched(launch: &Launch, errno: Errno) -> SpawnFailure {
@@ -592,7 +714,7 @@ fn tell(process: &Process, signal: i32) {
 }
 
 /// Signals a process; a stopped one is continued, so that it can act on it.
-fn send(pidfd: std::os::fd::BorrowedFd<'_>, signal: i32) {
+fn send(pidfd: BorrowedFd<'_>, signal: i32) {
     // ESRCH: it has ended, and the news is on its way.
     let _ = pidfd::send(pidfd, signal);
     if signal != libc::SIGKILL {

@@ -43,6 +43,15 @@ impl Exits {
         self.control(libc::EPOLL_CTL_ADD, pidfd, &raw mut event)
     }
 
+    /// Adds a file that calls out by an exceptional condition for what has changed since it was read.
+    pub(super) fn watch(&self, file: BorrowedFd<'_>, key: u64) -> Result<(), Errno> {
+        let mut event = libc::epoll_event {
+            events: (libc::EPOLLPRI | libc::EPOLLET).cast_unsigned(),
+            u64: key,
+        };
+        self.control(libc::EPOLL_CTL_ADD, file, &raw mut event)
+    }
+
     /// Forgets a process: its pidfd stays readable for ever once it has ended.
     pub(super) fn remove(&self, pidfd: BorrowedFd<'_>) {
         // Can only fail for a descriptor that is not in the set, which is what is wanted.

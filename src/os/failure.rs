@@ -34,6 +34,10 @@ pub(super) fn explain(obstacle: &Obstacle, launch: &Launch, prepared: &Prepared)
             FailureKind::Permission,
             format!("cannot start a process for {}", command(launch)),
         ),
+        Step::Cgroup => (
+            FailureKind::Permission,
+            format!("cannot start {} in its cgroup", command(launch)),
+        ),
         Step::Session => (FailureKind::Permission, "cannot make a session".to_owned()),
         Step::Stdio => (
             FailureKind::Limits,
@@ -61,7 +65,42 @@ pub(super) fn explain(obstacle: &Obstacle, launch: &Launch, prepared: &Prepared)
         ),
         Step::Execute => return execute(obstacle, launch, prepared),
     };
-    from_errno(kind, errno, operation)
+    let mut failure = from_errno(kind, errno, operation);
+    if let Some(lacking) = lacking(obstacle, prepared) {
+        failure.message.push_str(&lacking);
+    }
+    failure
+}
+
+/// Says what it takes to do what was refused, where that is known.
+fn lacking(obstacle: &Obstacle, prepared: &Prepared) -> Option<String> {
+    let (Errno::EPERM | Errno::EACCES) = obstacle.errno else {
+        return None;
+    };
+    let needs = match obstacle.step {
+        Step::Limit => match beyond_every_limit(obstacle.detail, prepared) {
+            Some(most) => format!("the machine's fs.nr_open is {most}"),
+            None => "more than the daemon's own hard limit needs CAP_SYS_RESOURCE".to_owned(),
+        },
+        Step::OomScore => "to lower it needs CAP_SYS_RESOURCE".to_owned(),
+        Step::Nice => "to lower it needs CAP_SYS_NICE".to_owned(),
+        Step::Clone
+        | Step::Cgroup
+        | Step::Session
+        | Step::Stdio
+        | Step::Credentials
+        | Step::Directory
+        | Step::Execute => return None,
+    };
+    Some(format!(" ({:?}; {needs})", obstacle.errno))
+}
+
+/// Returns the most descriptors that anybody may have, if this limit is above that.
+fn beyond_every_limit(index: usize, prepared: &Prepared) -> Option<u64> {
+    let setting = prepared.limits.get(index)?;
+    let most = fs::read_to_string("/proc/sys/fs/nr_open").ok()?;
+    let most = most.trim().parse().ok()?;
+    (setting.resource.name() == "nofile" && setting.value.rlim_max > most).then_some(most)
 }
 
 fn command(launch: &Launch) -> &str {

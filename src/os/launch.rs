@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
+use super::cgroups::Wanted;
 use super::limits::{self, Resource, Setting};
 use super::users::{self, Identity};
 use crate::supervision::{FailureKind, SpawnFailure};
@@ -36,6 +37,8 @@ pub struct Launch {
     pub limits: Vec<(Resource, Option<u64>, Option<u64>)>,
     /// Descendants belong to the run, and go with it (`kill_mode = "family"`).
     pub family: bool,
+    /// The cgroup it belongs in, where cgroups are ours; `None`: that of the daemon.
+    pub cgroup: Option<Wanted>,
 }
 
 /// Where the output of a process goes; its input is /dev/null.

@@ -1,8 +1,12 @@
 //! Linux: processes, signals, files and sockets, with decisions left to others. The only room with
 //! `unsafe`.
 
+/// One cgroup for each replica, where the machine has given us a part of its tree.
+pub mod cgroups;
 /// The table of running programs: start, stop, kill, and the news of their ends.
 pub mod children;
+/// A process that begins its life in a cgroup.
+mod clone3;
 /// The pidfds of the running programs, waited for together.
 mod exits;
 /// Why a start failed, in words.

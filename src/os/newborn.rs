@@ -29,6 +29,8 @@ pub(super) struct Plan {
     pub(super) oom_length: usize,
     pub(super) umask: u32,
     pub(super) credentials: *const Credentials,
+    /// An open `cgroup.procs` to move to; -1: it is where it belongs.
+    pub(super) cgroup: RawFd,
     pub(super) report: *mut Report,
 }
 
@@ -69,6 +71,10 @@ unsafe fn become_program(plan: &Plan) -> (Step, usize) {
     // SAFETY: see above; every call is async-signal-safe.
     unsafe {
         default_signals();
+        // "0" is whoever writes it.
+        if plan.cgroup >= 0 && libc::syscall(libc::SYS_write, plan.cgroup, c"0".as_ptr(), 1) < 0 {
+            return (Step::Cgroup, 0);
+        }
         if libc::syscall(libc::SYS_setsid) < 0 {
             return (Step::Session, 0);
         }

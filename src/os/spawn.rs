@@ -16,6 +16,7 @@ use std::ptr;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
+use super::clone3;
 use super::launch::{Launch, Prepared};
 use super::newborn::{MASK_SIZE, Plan, Report, child};
 use super::pidfd;
@@ -25,6 +26,7 @@ use super::pidfd;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     Clone,
+    Cgroup,
     Session,
     Stdio,
     Limit,
@@ -52,6 +54,13 @@ impl Obstacle {
             errno,
         }
     }
+
+    fn cgroup(errno: Errno) -> Self {
+        Self {
+            step: Step::Cgroup,
+            ..Self::clone(errno)
+        }
+    }
 }
 
 /// How to make a process.
@@ -77,6 +86,8 @@ pub(super) struct Spawner {
     /// A page that even a copied child shares with us.
     report: Mapping,
     pub(super) way: Way,
+    /// The kernel makes processes right in a cgroup; else they move there themselves.
+    pub(super) born_inside: bool,
 }
 
 const STACK: usize = 128 * 1024;
@@ -92,10 +103,12 @@ impl Spawner {
             stack,
             report,
             way: Way::Shared,
+            born_inside: clone3::IS_HERE,
         })
     }
 
-    /// Starts the program: its number and a descriptor for it.
+    /// Starts the program, in a cgroup if there is one (its directory): its number and a
+    /// descriptor for it.
     ///
     /// Falls back to a copied process for good where sharing is refused, and says so once.
     pub(super) fn spawn(
@@ -103,8 +116,9 @@ impl Spawner {
         launch: &Launch,
         prepared: &Prepared,
         streams: &Streams<'_>,
+        cgroup: Option<BorrowedFd<'_>>,
     ) -> Result<(i32, OwnedFd), Obstacle> {
-        let first = self.spawn_by(self.way, launch, prepared, streams);
+        let first = self.spawn_by(self.way, launch, prepared, streams, cgroup);
         match first {
             Err(Obstacle {
                 step: Step::Clone,
@@ -113,7 +127,7 @@ impl Spawner {
             }) if self.way == Way::Shared => {
                 self.way = Way::Copied;
                 tracing::warn!("cannot make processes that share memory: starts will be slower");
-                self.spawn_by(self.way, launch, prepared, streams)
+                self.spawn_by(self.way, launch, prepared, streams, cgroup)
             }
             other => other,
         }
@@ -125,8 +139,16 @@ impl Spawner {
         launch: &Launch,
         prepared: &Prepared,
         streams: &Streams<'_>,
+        cgroup: Option<BorrowedFd<'_>>,
     ) -> Result<(i32, OwnedFd), Obstacle> {
         let stdio = Raised::new(streams).map_err(Obstacle::clone)?;
+        let inside = cgroup.filter(|_| self.born_inside && way == Way::Shared);
+        let door = match cgroup {
+            Some(directory) if inside.is_none() => {
+                Some(membership(directory).map_err(Obstacle::cgroup)?)
+            }
+            Some(_) | None => None,
+        };
         let argv = pointers(&prepared.argv);
         let environment = pointers(&prepared.environment);
         let candidates = pointers(&prepared.candidates);
@@ -155,6 +177,7 @@ impl Spawner {
                 .credentials
                 .as_ref()
                 .map_or(null.cast(), ptr::from_ref),
+            cgroup: door.as_ref().map_or(-1, AsRawFd::as_raw_fd),
             report,
         };
         // SAFETY: the page is ours, aligned, and no process writes to it at this moment.
@@ -166,11 +189,23 @@ impl Spawner {
                 errno: 0,
             })
         };
-        let (pid, pidfd) = match way {
-            Way::Shared => self.clone_shared(&plan),
-            Way::Copied => self.clone_copied(&plan),
-        }
-        .map_err(Obstacle::clone)?;
+        let cloned = match (way, inside) {
+            (Way::Shared, Some(directory)) => match self.clone_inside(&plan, directory) {
+                // No clone3 here (an old kernel, a sandbox): from here on the other way.
+                Err(Errno::ENOSYS | Errno::EINVAL | Errno::EPERM | Errno::E2BIG) => {
+                    self.born_inside = false;
+                    return self.spawn_by(way, launch, prepared, streams, cgroup);
+                }
+                // The machine is short of something, or so is the cgroup: its `pids.max`.
+                Err(errno @ (Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE)) => {
+                    Err(Obstacle::clone(errno))
+                }
+                other => other.map_err(Obstacle::cgroup),
+            },
+            (Way::Shared, None) => self.clone_shared(&plan).map_err(Obstacle::clone),
+            (Way::Copied, _) => self.clone_copied(&plan).map_err(Obstacle::clone),
+        };
+        let (pid, pidfd) = cloned?;
         // SAFETY: the child has executed the program or ended: it no longer writes here.
         let report = unsafe { report.read_volatile() };
         if report.failed == 0 {
@@ -191,6 +226,31 @@ impl Spawner {
         let pid = self.clone(plan, flags, &raw mut fd)?;
         // SAFETY: a successful clone has put a descriptor there that is ours alone.
         Ok((pid, unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    fn clone_inside(
+        &mut self,
+        plan: &Plan,
+        cgroup: BorrowedFd<'_>,
+    ) -> Result<(i32, OwnedFd), Errno> {
+        let mut fd: RawFd = -1;
+        let plan: *const Plan = plan;
+        // SAFETY: `stack` is a live mapping of PAGE + STACK bytes, the first PAGE a guard.
+        let stack = unsafe { self.stack.base.byte_add(PAGE) };
+        let all = Blocked::new();
+        // SAFETY: as for `clone`: the stack is for this child alone, we are suspended until it has
+        // executed the program or ended, and `plan` outlives that.
+        let pid = unsafe {
+            clone3::into_cgroup(clone3::Newborn {
+                stack: (stack, STACK),
+                pidfd: &raw mut fd,
+                cgroup,
+                plan: plan.cast_mut().cast(),
+            })
+        };
+        drop(all);
+        // SAFETY: a successful clone has put a descriptor there that is ours alone.
+        pid.map(|pid| (pid, unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
     /// The end of a pipe says when the child has executed the program or ended.
@@ -228,6 +288,12 @@ impl Spawner {
         drop(all);
         result
     }
+}
+
+/// Opens the file of a cgroup that takes its members.
+fn membership(cgroup: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+    nix::fcntl::openat(cgroup, "cgroup.procs", flags, nix::sys::stat::Mode::empty())
 }
 
 /// Memory that is returned when dropped.
@@ -366,17 +432,46 @@ fn pointers(texts: &[CString]) -> Vec<*const c_char> {
 mod tests {
     use std::fs::File;
     use std::io::Read;
+    use std::path::PathBuf;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;
     use crate::supervision::WaitStatus;
 
+    /// A cgroup below that of the test, gone with it.
+    struct TestCgroup(PathBuf);
+
+    impl TestCgroup {
+        fn make() -> Option<Self> {
+            static MADE: AtomicU32 = AtomicU32::new(0);
+            let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+            let line = mounts.lines().find(|line| line.contains(" - cgroup2 "))?;
+            let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+            let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
+            let number = MADE.fetch_add(1, Ordering::Relaxed);
+            let directory = PathBuf::from(line.split(' ').nth(4)?)
+                .join(own)
+                .join(format!("eternal-spawn-{}-{number}", std::process::id()));
+            std::fs::create_dir(&directory).ok()?;
+            Some(Self(directory))
+        }
+    }
+
+    impl Drop for TestCgroup {
+        fn drop(&mut self) {
+            std::fs::remove_dir(&self.0).expect("nobody lives there");
+        }
+    }
+
     fn run(way: Way, command: &str) -> Result<(WaitStatus, String), Obstacle> {
+        let mut spawner = Spawner::new().expect("a stack");
+        let script = (command, "echo $$; exit 9");
+        run_in(&mut spawner, way, script, None)
+    }
+
+    fn prepared(command: &str, script: &str) -> (Launch, Prepared) {
         let launch = Launch {
-            argv: vec![
-                command.to_owned(),
-                "-c".to_owned(),
-                "echo $$; exit 9".to_owned(),
-            ],
+            argv: vec![command.to_owned(), "-c".to_owned(), script.to_owned()],
             working_directory: "/".into(),
             environment: Vec::new(),
             user: None,
@@ -386,8 +481,21 @@ mod tests {
             oom_score_adj: None,
             limits: Vec::new(),
             family: true,
+            cgroup: None,
         };
         let prepared = Prepared::new(&launch, "t:1:1").expect("a valid launch");
+        (launch, prepared)
+    }
+
+    fn run_in(
+        spawner: &mut Spawner,
+        way: Way,
+        (command, script): (&str, &str),
+        cgroup: Option<&PathBuf>,
+    ) -> Result<(WaitStatus, String), Obstacle> {
+        let (launch, prepared) = prepared(command, script);
+        let cgroup = cgroup.map(|path| File::open(path).expect("a directory"));
+        let cgroup = cgroup.as_ref().map(AsFd::as_fd);
         let null = File::open("/dev/null").expect("it is everywhere");
         let (mut ours, theirs) = std::io::pipe().expect("a pipe");
         let streams = Streams {
@@ -395,12 +503,13 @@ mod tests {
             stdout: theirs.as_fd(),
             stderr: null.as_fd(),
         };
-        let mut spawner = Spawner::new().expect("a stack");
-        let (pid, pidfd) = spawner.spawn_by(way, &launch, &prepared, &streams)?;
+        let (pid, pidfd) = spawner.spawn_by(way, &launch, &prepared, &streams, cgroup)?;
         drop(theirs);
         let mut output = String::new();
         ours.read_to_string(&mut output).expect("text");
-        assert_eq!(output.trim(), pid.to_string());
+        if script.starts_with("echo") {
+            assert_eq!(output.trim(), pid.to_string());
+        }
         let ended = loop {
             if let Some(status) = pidfd::reap(pidfd.as_fd()) {
                 break status;
@@ -415,6 +524,55 @@ mod tests {
         for way in [Way::Shared, Way::Copied] {
             let (status, _) = run(way, "/bin/sh").expect("the shell starts");
             assert_eq!(status, WaitStatus::Exited { code: 9 }, "{way:?}");
+        }
+    }
+
+    #[test]
+    fn every_way_puts_a_process_into_its_cgroup() {
+        let Some(cgroup) = TestCgroup::make() else {
+            eprintln!("SKIPPED: no writable cgroup v2 here");
+            return;
+        };
+        for (way, inside) in [
+            (Way::Shared, true),
+            (Way::Shared, false),
+            (Way::Copied, true),
+        ] {
+            let mut spawner = Spawner::new().expect("a stack");
+            spawner.born_inside = inside && clone3::IS_HERE;
+            let script = "cat /proc/self/cgroup";
+            let output = run_in(&mut spawner, way, ("/bin/sh", script), Some(&cgroup.0));
+            let (_, output) = output.expect("the shell starts");
+            let name = cgroup.0.file_name().expect("a name").to_string_lossy();
+            assert!(
+                output.trim().ends_with(&*name),
+                "{way:?}, {inside}: {output}"
+            );
+            assert_eq!(spawner.born_inside, inside && clone3::IS_HERE, "{way:?}");
+        }
+    }
+
+    #[test]
+    fn a_cgroup_that_takes_nobody_is_told_from_other_obstacles() {
+        let Some(cgroup) = TestCgroup::make() else {
+            eprintln!("SKIPPED: no writable cgroup v2 here");
+            return;
+        };
+        let open = File::open(&cgroup.0).expect("a directory");
+        drop(cgroup);
+        for inside in [true, false] {
+            let mut spawner = Spawner::new().expect("a stack");
+            spawner.born_inside = inside && clone3::IS_HERE;
+            let (launch, prepared) = prepared("/bin/true", "");
+            let null = File::open("/dev/null").expect("it is everywhere");
+            let streams = Streams {
+                stdin: null.as_fd(),
+                stdout: null.as_fd(),
+                stderr: null.as_fd(),
+            };
+            let refused = spawner.spawn(&launch, &prepared, &streams, Some(open.as_fd()));
+            let obstacle = refused.expect_err("the cgroup is gone");
+            assert_eq!(obstacle.step, Step::Cgroup, "{inside}: {obstacle:?}");
         }
     }
 

@@ -1,6 +1,8 @@
 //! Users and groups, looked up before a process is made: the user database may allocate, lock and
 //! talk to other machines, none of which a new process may do.
 
+mod files;
+
 use std::ffi::{CString, OsString};
 
 use nix::errno::Errno;
@@ -74,24 +76,60 @@ fn needed(credentials: &Credentials) -> bool {
 }
 
 fn find_user(name: &str) -> Result<(Uid, Option<User>), SpawnFailure> {
-    if let Some(entry) = found(User::from_name(name), "user", name)? {
+    if let Some(entry) = found(user_called(name), "user", name)? {
         return Ok((entry.uid, Some(entry)));
     }
     let number = name
         .parse()
         .map_err(|_| refuse(format!("user {name} does not exist")))?;
     let uid = Uid::from_raw(number);
-    Ok((uid, found(User::from_uid(uid), "user", name)?))
+    Ok((uid, found(user_with(uid), "user", name)?))
 }
 
 fn find_group(name: &str) -> Result<Gid, SpawnFailure> {
-    if let Some(entry) = found(Group::from_name(name), "group", name)? {
-        return Ok(entry.gid);
+    if let Some(gid) = found(group_called(name), "group", name)? {
+        return Ok(gid);
     }
     let number = name
         .parse()
         .map_err(|_| refuse(format!("group {name} does not exist")))?;
     Ok(Gid::from_raw(number))
+}
+
+fn user_called(name: &str) -> Result<Option<User>, Errno> {
+    if linked_statically() {
+        return files::user(|user| user.name == name);
+    }
+    User::from_name(name)
+}
+
+fn user_with(uid: Uid) -> Result<Option<User>, Errno> {
+    if linked_statically() {
+        return files::user(|user| user.uid == uid);
+    }
+    User::from_uid(uid)
+}
+
+fn group_called(name: &str) -> Result<Option<Gid>, Errno> {
+    if linked_statically() {
+        return files::group(name);
+    }
+    Ok(Group::from_name(name)?.map(|group| group.gid))
+}
+
+fn groups_of(entry: &User, gid: Gid) -> Result<Vec<Gid>, Errno> {
+    if linked_statically() {
+        return files::groups_of(&entry.name, gid);
+    }
+    let name = CString::new(entry.name.as_str()).map_err(|_| Errno::EINVAL)?;
+    getgrouplist(&name, gid)
+}
+
+/// Whether no dynamic linker brought us here: it has no base address then, see getauxval(3).
+#[expect(unsafe_code, reason = "nix has no getauxval")]
+fn linked_statically() -> bool {
+    // SAFETY: it reads what the kernel left on our stack, and has no arguments that could be wrong.
+    unsafe { libc::getauxval(libc::AT_BASE) == 0 }
 }
 
 /// Tells "there is none" (which some databases say with an error) from "cannot know".
@@ -108,9 +146,7 @@ fn found<T>(
 }
 
 fn supplementary(entry: &User, gid: Gid) -> Result<Vec<u32>, SpawnFailure> {
-    let name = CString::new(entry.name.as_str())
-        .map_err(|_| refuse(format!("user {} has a NUL byte in its name", entry.name)))?;
-    let groups = getgrouplist(&name, gid).map_err(|errno| {
+    let groups = groups_of(entry, gid).map_err(|errno| {
         failure(
             errno,
             format!("cannot list the groups of user {}", entry.name),

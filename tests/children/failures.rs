@@ -88,7 +88,46 @@ fn a_limit_that_the_kernel_refuses_is_named_with_its_value() {
         let nofile = Resource::parse("nofile").expect("a limit");
         // Above fs.nr_open, which not even root may exceed.
         launch.limits = vec![(nofile, Some(1 << 40), Some(1 << 40))];
-        let message = "cannot set limit nofile to 1099511627776: operation not permitted";
+        let most = std::fs::read_to_string("/proc/sys/fs/nr_open").expect("readable");
+        let message = format!(
+            "cannot set limit nofile to 1099511627776: operation not permitted \
+             (EPERM; the machine's fs.nr_open is {})",
+            most.trim()
+        );
+        assert_eq!(
+            refused(world, &launch),
+            crash(FailureKind::Permission, &message)
+        );
+    });
+}
+
+#[test]
+fn what_needs_a_privilege_says_which() {
+    const CAP_SYS_RESOURCE: u64 = 1 << 24;
+    let status = std::fs::read_to_string("/proc/self/status").expect("readable");
+    let held = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|set| u64::from_str_radix(set.trim(), 16).ok())
+        .expect("the kernel tells it");
+    if held & CAP_SYS_RESOURCE != 0 {
+        eprintln!("SKIPPED: this process has CAP_SYS_RESOURCE");
+        return;
+    }
+    within(async |world| {
+        let mut launch = world.launch(&["true"]);
+        launch.oom_score_adj = Some(-999);
+        let message = "cannot set oom_score_adj to -999: permission denied \
+                       (EACCES; to lower it needs CAP_SYS_RESOURCE)";
+        assert_eq!(
+            refused(world, &launch),
+            crash(FailureKind::Permission, message)
+        );
+        let mut launch = world.launch(&["true"]);
+        let memlock = Resource::parse("memlock").expect("a limit");
+        launch.limits = vec![(memlock, None, None)];
+        let message = "cannot set limit memlock to unlimited: operation not permitted \
+                       (EPERM; more than the daemon's own hard limit needs CAP_SYS_RESOURCE)";
         assert_eq!(
             refused(world, &launch),
             crash(FailureKind::Permission, message)

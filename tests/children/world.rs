@@ -82,6 +82,7 @@ impl World {
             oom_score_adj: None,
             limits: Vec::new(),
             family: true,
+            cgroup: None,
         }
     }
 

@@ -4,6 +4,7 @@ mod bad_days;
 mod bad_places;
 mod fleet;
 mod health;
+mod healthcheck;
 mod linger;
 mod pid_1;
 mod policy;

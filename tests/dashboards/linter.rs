@@ -33,7 +33,7 @@ pub const RULES: [(&str, Rule); 17] = [
 ];
 
 /// Units that Grafana knows, as far as they are used here.
-pub const UNITS: [&str; 13] = [
+pub const UNITS: [&str; 14] = [
     "none",
     "short",
     "percentunit",
@@ -43,6 +43,7 @@ pub const UNITS: [&str; 13] = [
     "cps",
     "ops",
     "reqps",
+    "suffix: lines/s",
     "dateTimeAsIso",
     "dateTimeFromNow",
     "bool",

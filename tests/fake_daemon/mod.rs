@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use eternal::control::api::{
-    Crash, DaemonStatus, Done, EventRecord, LogLine, ProgramStatus, Reloaded, Status,
+    Crash, DaemonStatus, Done, EventRecord, Health, LogLine, ProgramStatus, Reloaded, Status,
 };
 use eternal::control::server::{self, Backend, BoxFuture, Command, LogQuery, Logs, Refusal};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -154,6 +154,10 @@ async fn pretend(
                     unchanged: 4,
                     ..Reloaded::default()
                 }));
+            }
+            Command::Health { reply } => {
+                let not_ready = vec!["broken".to_owned()];
+                let _ = reply.send(Health { not_ready });
             }
             Command::Shutdown { reply } => {
                 let _ = reply.send(());

@@ -28,6 +28,7 @@ type Answer = Result<Response<Body>, Failure>;
 #[derive(Clone, Copy, Debug)]
 enum Route {
     Status,
+    Health,
     Crashes,
     Logs,
     Events,
@@ -37,8 +38,9 @@ enum Route {
 }
 
 impl Route {
-    const ALL: [(&'static str, Self); 7] = [
+    const ALL: [(&'static str, Self); 8] = [
         ("/v1/status", Self::Status),
+        ("/v1/health", Self::Health),
         ("/v1/crashes", Self::Crashes),
         ("/v1/logs", Self::Logs),
         ("/v1/events", Self::Events),
@@ -49,7 +51,7 @@ impl Route {
 
     fn method(self) -> Method {
         match self {
-            Self::Status | Self::Crashes | Self::Logs | Self::Events => Method::GET,
+            Self::Status | Self::Health | Self::Crashes | Self::Logs | Self::Events => Method::GET,
             Self::Program | Self::Reload | Self::Shutdown => Method::POST,
         }
     }
@@ -64,7 +66,7 @@ impl Route {
 
     fn parameters(self) -> &'static [&'static str] {
         match self {
-            Self::Status | Self::Events => &[],
+            Self::Status | Self::Health | Self::Events => &[],
             Self::Crashes => &["program"],
             Self::Logs => &["program", "lines", "follow"],
             Self::Program => &["replica", "wait"],
@@ -114,6 +116,7 @@ impl Desk {
         discard(body).await?;
         match route {
             Route::Status => Ok(json(StatusCode::OK, &(self.backend.status)())),
+            Route::Health => self.health().await,
             Route::Crashes => self.crashes(&parameters),
             Route::Logs => self.logs(&parameters).await,
             Route::Events => Ok(self.events()),
@@ -127,6 +130,13 @@ impl Desk {
             Route::Reload => self.reload(&parameters).await,
             Route::Shutdown => self.shutdown(&parameters).await,
         }
+    }
+
+    async fn health(&self) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Health { reply }).await?;
+        let health = answer.await.map_err(|_| Failure::ending())?;
+        Ok(json(StatusCode::OK, &health))
     }
 
     fn crashes(&self, parameters: &Parameters) -> Answer {

@@ -15,6 +15,7 @@ use std::io;
 
 use super::endings::{Ended, Endings};
 use super::{Account, Stat, disk_bytes, marked_run, max_fds, micros, open_fds, pids};
+use crate::os::cgroups::Accounts;
 
 /// What one program's whole family uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -41,6 +42,8 @@ pub struct Usage {
     pub read_bytes: u64,
     /// To disks; never goes back.
     pub written_bytes: u64,
+    /// Processes killed for want of memory; `None` where nobody counts them.
+    pub oom_kills: Option<u64>,
 }
 
 /// Remembers what the last pass saw.
@@ -51,6 +54,7 @@ pub struct Sampler {
     /// Those who had gone by the last pass: the last word of one may still be on its way.
     departed: HashMap<Process, Known>,
     endings: Endings,
+    cgroups: Accounts,
     /// Limits of main processes.
     limits: HashMap<Process, u64>,
     skipped: u64,
@@ -73,15 +77,17 @@ struct Pass<'a> {
     roots: HashMap<i32, u32>,
     owners: HashMap<i32, Option<u32>>,
     marker: &'a str,
+    cgroups: Accounts,
     daemon: i32,
 }
 
 impl Sampler {
-    /// Makes one that hears the last words of main processes.
+    /// Makes one that hears the last words of main processes and knows the cgroups of replicas.
     #[must_use]
-    pub fn new(endings: Endings) -> Self {
+    pub fn new(endings: Endings, cgroups: Accounts) -> Self {
         Self {
             endings,
+            cgroups,
             ..Self::default()
         }
     }
@@ -90,7 +96,7 @@ impl Sampler {
     ///
     /// Answers for every key it was ever given, in order, also when nothing of it runs: the totals
     /// stay. Processes that lost their parents and were adopted by us belong to the key that their
-    /// session, their process group, an earlier pass or their environment
+    /// session, their process group, an earlier pass, their cgroup or their environment
     /// (`ETERNAL_RUN=<marker>:<key>:…`) says.
     pub fn sample(&mut self, roots: &[(u32, i32)], marker: &str) -> Vec<(u32, Usage)> {
         // Taken first: one that ends during the pass is heard in the next.
@@ -156,6 +162,7 @@ impl Sampler {
             roots: roots.iter().map(|(key, pid)| (*pid, *key)).collect(),
             owners: HashMap::new(),
             marker,
+            cgroups: self.cgroups.clone(),
             daemon: std::process::id() as i32,
         }
     }
@@ -346,7 +353,12 @@ impl Pass<'_> {
                 .parse()
                 .ok()
         };
-        by_leader.copied().or_else(by_memory).or_else(by_marker)
+        let by_cgroup = || self.cgroups.key_of(orphan.pid);
+        by_leader
+            .copied()
+            .or_else(by_memory)
+            .or_else(by_cgroup)
+            .or_else(by_marker)
     }
 }
 

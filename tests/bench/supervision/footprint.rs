@@ -11,7 +11,9 @@ use super::world::{Fleet, Flock, Tools, get};
 const CALM: Duration = Duration::from_secs(4);
 const WATCH: Duration = Duration::from_secs(10);
 const MANY: usize = 1000;
-const SCRAPES: usize = 40;
+const SCRAPES: usize = 50;
+/// What a scrape read of /proc serves the next one for half a second.
+const STALE: Duration = Duration::from_millis(600);
 const MIB: f64 = 1024.0;
 
 /// Memory, alone and with a thousand idle programs.
@@ -22,7 +24,7 @@ pub fn memory(tools: &Tools) -> Vec<Verdict> {
         let pss = pss(ours.supervisor.id());
         println!("  {count:>4} programs: {pss:.0} KiB proportional set size");
         for _ in 0..3 {
-            get(&ours.metrics(), "/metrics").expect("scraped");
+            get(&ours.metrics(), "/metrics", None).expect("scraped");
         }
         thread::sleep(CALM / 2);
         println!("  {count:>4} programs, after three scrapes:");
@@ -83,28 +85,45 @@ pub fn start_stop(tools: &Tools) -> Vec<Verdict> {
     ]
 }
 
-/// A scrape with a thousand programs.
+/// A scrape with a thousand programs, plain and compressed, and the memory that it takes for a
+/// while.
 pub fn scrape(tools: &Tools) -> Vec<Verdict> {
     let ours = start(tools, MANY);
-    let mut size = 0;
-    let before = processor_time(ours.supervisor.id());
-    let times = (0..SCRAPES).map(|_| {
-        let begin = Instant::now();
-        size = get(&ours.metrics(), "/metrics").expect("scraped").len();
-        begin.elapsed().as_secs_f64() * 1000.0
-    });
-    let times = Samples::new(times.collect());
-    let each = (processor_time(ours.supervisor.id()) - before) * 10.0 / SCRAPES as f64;
+    let pid = ours.supervisor.id();
+    thread::sleep(CALM);
+    // The high-water mark of what is resident starts over.
+    fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("ours");
+    let resident = memory_of(pid, "VmRSS:");
+    pss(pid);
+    let mut verdicts = Vec::new();
+    for (name, encoding) in [("plain", None), ("gzip", Some("gzip"))] {
+        let mut size = 0;
+        let before = processor_time(pid);
+        let times = (0..SCRAPES).map(|_| {
+            thread::sleep(STALE);
+            let begin = Instant::now();
+            size = get(&ours.metrics(), "/metrics", encoding).expect("scraped");
+            begin.elapsed().as_secs_f64() * 1000.0
+        });
+        let times = Samples::new(times.collect());
+        let each = (processor_time(pid) - before) * 10.0 / SCRAPES as f64;
+        times.tell(name, "ms");
+        println!("  {} KiB, {each:.0} ms of processor time each", size / 1024);
+        let what = format!("/metrics with 1000 programs, {name}, p99");
+        verdicts.push(Verdict::new(what, times.quantile(0.99), 100.0, "ms"));
+    }
+    let most = (memory_of(pid, "VmHWM:") - resident) / MIB;
+    pss(pid);
     ours.end();
-    times.tell("scrape", "ms");
-    println!("  {} KiB, {each:.0} ms of processor time each", size / 1024);
-    let slowest = times.quantile(1.0);
-    vec![Verdict::new(
-        "/metrics with 1000 programs, slowest",
-        slowest,
-        100.0,
-        "ms",
-    )]
+    let what = "memory for a while of these scrapes";
+    verdicts.push(Verdict::new(what, most, 30.0, "MiB"));
+    verdicts
+}
+
+/// A figure of /proc/PID/status, in KiB.
+fn memory_of(pid: u32, name: &str) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("ours");
+    number(&status, name) as f64
 }
 
 fn start(tools: &Tools, count: usize) -> Flock {

@@ -48,7 +48,7 @@ pub fn scraped(tools: &Tools) -> Vec<Verdict> {
         scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
                 if scraping.load(Ordering::Relaxed) {
-                    get(&socket, "/metrics").expect("scraped");
+                    get(&socket, "/metrics", None).expect("scraped");
                 } else {
                     thread::sleep(PAUSE);
                 }

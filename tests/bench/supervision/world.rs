@@ -238,12 +238,13 @@ fn configuration(tools: &Tools, directory: &Path, fleet: Fleet) -> String {
     text
 }
 
-/// Sends a request to a Unix socket and reads the whole answer.
-pub fn get(socket: &Path, path: &str) -> io::Result<String> {
+/// Sends a request to a Unix socket and reads the whole answer; returns its size in bytes.
+pub fn get(socket: &Path, path: &str, encoding: Option<&str>) -> io::Result<usize> {
     let mut stream = std::os::unix::net::UnixStream::connect(socket)?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let accept = encoding.map_or_else(String::new, |name| format!("Accept-Encoding: {name}\r\n"));
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{accept}\r\n");
     io::Write::write_all(&mut stream, request.as_bytes())?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)
 }

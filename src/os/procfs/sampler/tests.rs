@@ -149,7 +149,7 @@ fn end(shell: Shell, endings: &Endings) {
 #[test]
 fn the_last_use_of_a_main_process_is_counted_once_whether_a_pass_saw_it_or_not() {
     let endings = Endings::default();
-    let mut sampler = Sampler::new(endings.clone());
+    let mut sampler = Sampler::new(endings.clone(), Accounts::default());
     let burn = "i=0; while [ $i -lt 150000 ]; do i=$((i+1)); done";
     let mut truth = 0.0;
     let mut last = 0.0;
@@ -198,7 +198,7 @@ fn the_last_use_of_a_main_process_is_counted_once_whether_a_pass_saw_it_or_not()
 #[test]
 fn a_last_word_that_comes_after_the_pass_that_missed_the_process_is_no_double() {
     let endings = Endings::default();
-    let mut sampler = Sampler::new(endings.clone());
+    let mut sampler = Sampler::new(endings.clone(), Accounts::default());
     let mut shell = Shell::start();
     shell.run("i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done");
     let before = cpu(&one(&mut sampler, shell.pid()));
