@@ -3,6 +3,7 @@
 from parts import *
 
 STOPS = "eternal_program_stop_escalations_total"
+FAILED_CHECKS = "eternal_program_health_check_failures_total"
 OOM_EXITS = of_program("eternal_program_exits_total", 'reason="oom"')
 
 
@@ -63,6 +64,15 @@ def trouble():
             f'sum without (stream) ({increase(of_program("eternal_program_log_dropped_lines_total"), "5m")})',
             "EternalProgramLogDropping",
         ),
+        stat(
+            "Failed health checks, 30 min",
+            "Health checks that failed in the last 30 minutes, of several replicas the one with the most; empty where none is configured.",
+            now(f"max({increase(of_program(FAILED_CHECKS), '30m')})"),
+            unit="none",
+            decimals=0,
+            thresholds=steps((5, WARNING)),
+            alerts=["EternalProgramHealthCheckFlapping"],
+        ),
     ]
 
 
@@ -105,6 +115,17 @@ def life():
             overrides=colours(REASONS),
             alerts=["EternalProgramStopEscalated"],
             **shown,
+        ),
+        series(
+            "Health checks",
+            "Checks within each step of the graph, and those of them that failed; empty where none is configured.",
+            [
+                query(f'sum by (check) ({increase(of_program("eternal_program_health_checks_total"))})', "{{check}} asked"),
+                query(f"sum by (check) ({increase(of_program(FAILED_CHECKS))})", "{{check}} failed"),
+            ],
+            unit="short",
+            bars=True,
+            alerts=["EternalProgramHealthCheckFlapping"],
         ),
         last_exit(),
     ]

@@ -31,6 +31,11 @@ crash_threshold = 4
 stop_timeout = "1s"
 [programs.steady]
 command = ["sh", "-c", "echo hello; exec sleep 600"]
+[programs.checked]
+command = ["sleep", "600"]
+health_check = "exec:false"
+health_interval = "300ms"
+health_failures = 1000000
 [programs.crashing]
 command = ["sh", "-c", "sleep 2; exit 3"]
 [programs.killed]

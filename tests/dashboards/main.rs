@@ -19,13 +19,8 @@ use house::World;
 use model::{NAMES, dashboard, list, panels, path, read, text, variables};
 use serde_json::Value;
 
-/// Alerts that no threshold can show: a missing target, a constant, and health checks, which have no
-/// panel.
-const WITHOUT_THRESHOLD: [&str; 3] = [
-    "EternalSupervisorAbsent",
-    "Watchdog",
-    "EternalProgramHealthCheckFlapping",
-];
+/// Alerts that no threshold can show: a missing target and a constant.
+const WITHOUT_THRESHOLD: [&str; 2] = ["EternalSupervisorAbsent", "Watchdog"];
 
 static WORLD: LazyLock<World> = LazyLock::new(|| {
     let all = NAMES.map(dashboard);
@@ -124,9 +119,8 @@ fn every_alert_has_its_limit_drawn_and_its_runbook_linked_somewhere() {
             "no panel shows where {} begins",
             alert.name
         );
-        let has_panel = alert.name != "EternalProgramHealthCheckFlapping";
         assert!(
-            !has_panel || linked.contains(alert.runbook_url.as_str()),
+            linked.contains(alert.runbook_url.as_str()),
             "{}",
             alert.name
         );

@@ -35,6 +35,7 @@ LOOP, GAVE_UP, DOWN = "EternalProgramCrashLooping", "EternalProgramGaveUp", "Ete
 # Deadlines are for a machine that is busy with other things.
 PATIENCE = 150
 EAGER = ['restart_delay = "100ms"', 'restart_delay_max = "500ms"']
+CHECKED = [*EAGER, 'health_check = "exec:true"', 'health_interval = "1s"']
 NEVER_GIVES_UP = [*EAGER, "crash_threshold = 100000"]
 
 
@@ -142,7 +143,7 @@ def scenarios(stack):
     """Starts the daemons and returns (scenario, its daemon)."""
     fleet = {f"web{n:02}": EAGER for n in range(20)}
     return [
-        (a_crash_loop_pages_and_recovery_resolves_it, stack.daemon("loop", {"flapping": NEVER_GIVES_UP, "steady": EAGER, "spare": EAGER})),
+        (a_crash_loop_pages_and_recovery_resolves_it, stack.daemon("loop", {"flapping": NEVER_GIVES_UP, "steady": EAGER, "spare": CHECKED})),
         (giving_up_pages_although_the_daemon_ends, stack.daemon("giveup", {"only": EAGER})),
         (a_give_up_that_is_mended_pages_once, stack.daemon("mended", {"failing": EAGER, "steady": EAGER})),
         (a_killed_daemon_pages_and_silences_its_programs, stack.daemon("killed", {"flapping": NEVER_GIVES_UP, "steady": EAGER})),

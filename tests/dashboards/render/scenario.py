@@ -37,7 +37,7 @@ def web(api):
     """The programs of the first supervisor: one of every fate."""
     return {
         "api": [f'command = ["eternal", "api-server", "--listen", "127.0.0.1:{api}", "--chaos"]', f'ready = "http://127.0.0.1:{api}/health"',
-                f'metrics_address = "127.0.0.1:{api}"', *LASTS],
+                f'metrics_address = "127.0.0.1:{api}"', f'health_check = "http://127.0.0.1:{api}/health"', 'health_interval = "2s"', *LASTS],
         "worker": [shell("while :; do echo job done; echo slow job >&2; sleep 0.$((RANDOM % 8 + 2)); done").replace("'sh'", "'bash'"),
                    "instances = 3", 'after = ["api"]'],
         # Dies of this and that, after one to twenty seconds.
