@@ -68,6 +68,7 @@ def trouble():
             "Failed health checks, 30 min",
             "Health checks that failed in the last 30 minutes, of several replicas the one with the most; empty where none is configured.",
             now(f"max({increase(of_program(FAILED_CHECKS), '30m')})"),
+            width=6,
             unit="none",
             decimals=0,
             thresholds=steps((5, WARNING)),
@@ -82,6 +83,7 @@ def crashes(window, words, *limits, alerts):
         f"Crashes, {words}",
         f"Crashes in the last {words}; of several replicas, the one with the most.",
         now(f"max({counted})"),
+        width=8,
         unit="none",
         decimals=0,
         thresholds=steps(*limits),
@@ -91,7 +93,16 @@ def crashes(window, words, *limits, alerts):
 
 def recent(title, description, counted, alert):
     """A count that should be zero."""
-    return stat(title, description, now(f"sum({counted})"), unit="none", decimals=0, thresholds=steps((1, WARNING)), alerts=[alert])
+    return stat(
+        title,
+        description,
+        now(f"sum({counted})"),
+        width=6,
+        unit="none",
+        decimals=0,
+        thresholds=steps((1, WARNING)),
+        alerts=[alert],
+    )
 
 
 def life():
@@ -123,6 +134,8 @@ def life():
                 query(f'sum by (check) ({increase(of_program("eternal_program_health_checks_total"))})', "{{check}} asked"),
                 query(f"sum by (check) ({increase(of_program(FAILED_CHECKS))})", "{{check}} failed"),
             ],
+            width=24,
+            height=6,
             unit="short",
             bars=True,
             alerts=["EternalProgramHealthCheckFlapping"],
