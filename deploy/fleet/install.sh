@@ -41,6 +41,7 @@ done
 [ -n "$config" ] || [ -n "$deb" ] || [ -e $config_path ] || fail "there is no $config_path yet: --config FILE is needed"
 [ -z "$binary" ] || [ -e "$unit_file" ] || fail "there is no $unit_file"
 name=${name:-$(hostname --fqdn)}
+[[ $name =~ ^([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])$ ]] || fail "--name: \"$name\" is neither the name of a host nor an address; IPv6 is [2001:db8::1]"
 
 put() { # FILE DEST MODE GROUP: by renaming, so that a program that runs is not written to; true when it was another
   if cmp --silent "$1" "$2" && [ "$(stat -c %a:%G "$2")" = "$3:$4" ]; then return 1; fi
@@ -52,9 +53,19 @@ put() { # FILE DEST MODE GROUP: by renaming, so that a program that runs is not 
 check() { # PROGRAM CONFIG
   "$1" check "$2" >/dev/null || fail "$2 has mistakes; nothing was touched"
 }
+check_by_package() { # CONFIG: with the program that the package will bring
+  local unpacked code=0
+  unpacked=$(mktemp -d)
+  dpkg-deb --extract "$deb" "$unpacked"
+  "$unpacked/usr/bin/eternal" check "$1" >/dev/null || code=$?
+  rm -rf "$unpacked"
+  [ $code -eq 0 ] || fail "$1 has mistakes; nothing was touched"
+}
 
 program_changed=no config_changed=no
-[ -z "$config" ] || [ -z "$binary" ] || check "$binary" "$config"
+if [ -n "$config" ]; then
+  if [ -n "$binary" ]; then check "$binary" "$config"; else check_by_package "$config"; fi
+fi
 if [ -n "$deb" ] && [ "$(dpkg-query -W -f '${Version}' eternal 2>/dev/null)" != "$(dpkg-deb -f "$deb" Version)" ]; then
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends -o Dpkg::Options::=--force-confold "$deb" >&2
   program_changed=yes
@@ -68,7 +79,6 @@ if [ -n "$binary" ]; then
   if put "$unit_file" /etc/systemd/system/eternal.service 644 root; then program_changed=yes; fi
 fi
 if [ -n "$config" ]; then
-  check /usr/bin/eternal "$config"
   # Readable for the daemon, which is not root, and for nobody else: environments hold secrets.
   if put "$config" $config_path 640 eternal; then config_changed=yes; fi
 fi
@@ -91,6 +101,11 @@ fi
 
 listen=$(eternal --config $config_path config | sed -n 's/^listen = "\([^"]*\)".*/\1/p')
 case $listen in
-127.* | "[::1]"* | unix:* | "") say "warning: metrics.listen is \"$listen\": Prometheus cannot get there from another host" ;;
+unix:* | "")
+  say "warning: metrics.listen is \"$listen\": there is no port for Prometheus, so no target"
+  echo '[]'
+  exit 0
+  ;;
+127.* | "[::1]"*) say "warning: metrics.listen is \"$listen\": Prometheus cannot get there from another host" ;;
 esac
 printf '[{"targets": ["%s:%s"]}]\n' "$name" "${listen##*:}"

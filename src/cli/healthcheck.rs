@@ -12,7 +12,7 @@ use std::time::Duration;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
-use hyper::header::HOST;
+use hyper::header::{HOST, RETRY_AFTER};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -67,7 +67,8 @@ pub(super) async fn execute(
     } else {
         Question::Healthy
     };
-    let asked = tokio::time::timeout(Duration::from_secs(seconds), ask(question, sources, output));
+    let limit = Duration::from_secs(seconds);
+    let asked = tokio::time::timeout(limit, ask(question, limit / 2, sources, output));
     let unwell = |reason: String| Complaint::new(FAILED, format!("unhealthy: {reason}"));
     match asked.await {
         Ok(Ok(())) => {
@@ -79,7 +80,13 @@ pub(super) async fn execute(
     }
 }
 
-async fn ask(question: Question, sources: &SourcesArgs, output: &mut Output) -> Result<(), String> {
+/// Asks the listener, for at most `patience`, then the control socket.
+async fn ask(
+    question: Question,
+    patience: Duration,
+    sources: &SourcesArgs,
+    output: &mut Output,
+) -> Result<(), String> {
     let Ok(loaded) = place::load(sources) else {
         // Somebody edits the config: that is no reason to end a container that works.
         let found = place::find(sources, output);
@@ -87,7 +94,8 @@ async fn ask(question: Question, sources: &SourcesArgs, output: &mut Output) -> 
         return ask_socket(question, &place.client).await;
     };
     let config = loaded.config;
-    if let Some(answer) = ask_listener(question, &config.metrics).await {
+    let listener = ask_listener(question, &config.metrics);
+    if let Ok(Some(answer)) = tokio::time::timeout(patience, listener).await {
         return answer;
     }
     ask_socket(question, &Client::new(config.daemon.socket)).await
@@ -96,14 +104,12 @@ async fn ask(question: Question, sources: &SourcesArgs, output: &mut Output) -> 
 /// Asks the listener; `None` when it has no answer for us.
 async fn ask_listener(question: Question, metrics: &Metrics) -> Option<Result<(), String>> {
     let (status, body) = get(metrics, question.path()).await?.ok()?;
-    if status == StatusCode::UNAUTHORIZED || status == StatusCode::TOO_MANY_REQUESTS {
-        return None;
+    match status {
+        StatusCode::OK => Some(Ok(())),
+        StatusCode::SERVICE_UNAVAILABLE => Some(Err(body.trim_end().to_owned())),
+        // A password, too many guesses, or somebody else's server where we listen no more.
+        _ => None,
     }
-    Some(if status.is_success() {
-        Ok(())
-    } else {
-        Err(body.trim_end().to_owned())
-    })
 }
 
 async fn ask_socket(question: Question, client: &Client) -> Result<(), String> {
@@ -171,6 +177,9 @@ where
         .header(HOST, "localhost")
         .body(Empty::<Bytes>::new())?;
     let answer = sender.send_request(request).await?;
+    if answer.headers().contains_key(RETRY_AFTER) {
+        return Err("the listener has too many guests".into());
+    }
     let status = answer.status();
     let body = Limited::new(answer.into_body(), MOST).collect().await?;
     let body = String::from_utf8_lossy(&body.to_bytes()).into_owned();

@@ -71,7 +71,35 @@ pub(super) fn protection(metrics: &Metrics) -> Result<Protection, ProtectionErro
         certificate: metrics.tls_cert.clone().zip(metrics.tls_key.clone()),
         accounts: metrics.basic_auth_file.clone(),
     });
-    Protection::load(&files.unwrap_or_default())
+    let files = files.unwrap_or_default();
+    let pair = files
+        .certificate
+        .iter()
+        .flat_map(|(chain, key)| [chain, key]);
+    for file in pair.chain(&files.accounts) {
+        is_a_file(file).map_err(|source| ProtectionError::Read {
+            what: "the file",
+            file: file.clone(),
+            source,
+        })?;
+    }
+    Protection::load(&files)
+}
+
+/// Refuses what the loop must not read: a pipe has nothing to read until somebody writes, and
+/// `/dev/zero` has no end. Whether the file is there at all, its reader tells better.
+///
+/// # Errors
+///
+/// When it is something else than a file, a directory or `/dev/null`.
+pub(super) fn is_a_file(path: &Path) -> io::Result<()> {
+    match std::fs::metadata(path) {
+        Ok(found) if !found.is_file() && !found.is_dir() && path != Path::new("/dev/null") => {
+            let what = "it is not a regular file";
+            Err(io::Error::new(io::ErrorKind::InvalidInput, what))
+        }
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 /// Replaces the socket of a daemon that is gone, never one where somebody answers.

@@ -119,11 +119,7 @@ impl Core {
         let mut diff = config::diff(&self.config, &new);
         diff.needs_daemon_restart
             .retain(|key| !outside::PROTECTION_KEYS.contains(&key.as_str()));
-        if let Some(name) = diff
-            .added
-            .iter()
-            .find(|name| !self.fleet.replicas(name).is_empty())
-        {
+        if let Some(name) = self.still_there(&diff) {
             return Err(Refusal::Conflict(format!(
                 "{name} is still being stopped: reload again when it is gone"
             )));
@@ -159,6 +155,23 @@ impl Core {
         metrics.basic_auth_file = new.basic_auth_file;
         self.request(Request::Roll(restart, Cause::Config));
         Ok(reloaded)
+    }
+
+    /// Finds a replica that is to be new while the one of its name that was removed before is still
+    /// on its way out: both at once would run a program twice, with one name and one cgroup.
+    fn still_there(&self, diff: &Diff) -> Option<String> {
+        let added = diff.added.iter().map(|name| (name, 0..u32::MAX));
+        let grown = diff.instances.iter().map(|i| (&i.name, i.old..i.new));
+        added.chain(grown).find_map(|(name, numbers)| {
+            let replicas = self.fleet.replicas(name).iter();
+            let mut left = replicas.filter_map(|id| self.slots.get(id));
+            let left = left.find(|slot| numbers.contains(&slot.replica))?;
+            Some(if numbers.start == 0 {
+                name.clone()
+            } else {
+                format!("{name}/{}", left.replica)
+            })
+        })
     }
 
     /// Brings the slots in line with the new config; returns those that have to be restarted.

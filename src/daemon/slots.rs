@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::outside::is_a_file;
 use crate::config::{self, KillMode, Ready};
 use crate::observe::{About, HealthTally, LogCounters};
 use crate::os::cgroups::{Limits, Wanted};
@@ -158,7 +159,8 @@ fn read_env_file(path: &Path) -> Result<Vec<(OsString, OsString)>, SpawnFailure>
         transient: false,
         message: format!("cannot read env_file {}: {what}", path.display()),
     };
-    let text = std::fs::read_to_string(path).map_err(|error| {
+    let read = is_a_file(path).and_then(|()| std::fs::read_to_string(path));
+    let text = read.map_err(|error| {
         let denied = error.kind() == io::ErrorKind::PermissionDenied;
         let kind = if denied {
             FailureKind::Permission

@@ -579,6 +579,9 @@ impl Children {
             child.asked = Some(signal);
         }
         if !child.family {
+            if child.in_cgroup && signal == libc::SIGKILL {
+                self.cgroups.excuse(child.id);
+            }
             send(child.pidfd.as_fd(), signal);
             return;
         }

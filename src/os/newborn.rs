@@ -34,9 +34,11 @@ pub(super) struct Plan {
     pub(super) report: *mut Report,
 }
 
-/// What a child that failed leaves for us.
+/// What a child leaves for us.
 #[repr(C)]
 pub(super) struct Report {
+    /// It has executed an instruction.
+    pub(super) began: i32,
     pub(super) failed: i32,
     pub(super) step: Step,
     pub(super) detail: usize,
@@ -50,9 +52,11 @@ pub(super) extern "C" fn child(plan: *mut c_void) -> c_int {
     // pointers are to live memory, null-terminated or with their lengths beside them.
     unsafe {
         let plan = &*plan.cast::<Plan>();
+        (&raw mut (*plan.report).began).write_volatile(1);
         let (step, detail) = become_program(plan);
         let errno = *libc::__errno_location();
         plan.report.write_volatile(Report {
+            began: 1,
             failed: 1,
             step,
             detail,

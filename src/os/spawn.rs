@@ -183,6 +183,7 @@ impl Spawner {
         // SAFETY: the page is ours, aligned, and no process writes to it at this moment.
         unsafe {
             report.write(Report {
+                began: 0,
                 failed: 0,
                 step: Step::Clone,
                 detail: 0,
@@ -208,6 +209,10 @@ impl Spawner {
         let (pid, pidfd) = cloned?;
         // SAFETY: the child has executed the program or ended: it no longer writes here.
         let report = unsafe { report.read_volatile() };
+        if report.began == 0 && inside.is_some() {
+            pidfd::reap_soon(pidfd.as_fd());
+            return self.spawn_walking(launch, prepared, streams, cgroup);
+        }
         if report.failed == 0 {
             return Ok((pid, pidfd));
         }
@@ -218,6 +223,24 @@ impl Spawner {
             detail: report.detail,
             errno,
         })
+    }
+
+    /// Has the child move itself to its cgroup.
+    ///
+    /// Kernels since 6.14, and older ones with the same change, compare how often the cgroups of
+    /// parent and child were killed through `cgroup.kill`, and kill a child that is born into one
+    /// that was killed more often: one kill, and nobody could be born there any more.
+    fn spawn_walking(
+        &mut self,
+        launch: &Launch,
+        prepared: &Prepared,
+        streams: &Streams<'_>,
+        cgroup: Option<BorrowedFd<'_>>,
+    ) -> Result<(i32, OwnedFd), Obstacle> {
+        let born_inside = std::mem::replace(&mut self.born_inside, false);
+        let born = self.spawn_by(self.way, launch, prepared, streams, cgroup);
+        self.born_inside = born_inside;
+        born
     }
 
     fn clone_shared(&mut self, plan: &Plan) -> Result<(i32, OwnedFd), Errno> {
@@ -549,6 +572,30 @@ mod tests {
                 "{way:?}, {inside}: {output}"
             );
             assert_eq!(spawner.born_inside, inside && clone3::IS_HERE, "{way:?}");
+        }
+    }
+
+    #[test]
+    fn a_cgroup_that_was_killed_takes_who_comes_later() {
+        let Some(cgroup) = TestCgroup::make() else {
+            eprintln!("SKIPPED: no writable cgroup v2 here");
+            return;
+        };
+        std::fs::write(cgroup.0.join("cgroup.kill"), "1").expect("a kernel since 5.14");
+        let mut spawner = Spawner::new().expect("a stack");
+        for _ in 0..2 {
+            let script = "cat /proc/self/cgroup";
+            let run = run_in(
+                &mut spawner,
+                Way::Shared,
+                ("/bin/sh", script),
+                Some(&cgroup.0),
+            );
+            let (status, output) = run.expect("the shell starts");
+            assert_eq!(status, WaitStatus::Exited { code: 0 }, "{output}");
+            let name = cgroup.0.file_name().expect("a name").to_string_lossy();
+            assert!(output.trim().ends_with(&*name), "{output}");
+            assert_eq!(spawner.born_inside, clone3::IS_HERE);
         }
     }
 

@@ -43,6 +43,12 @@ memory_max = "32MiB"
 [programs.worker]
 command = ["sh", "-c", "dd if=/dev/zero of=/dev/null bs=200M count=1; exit 3"]
 memory_max = "32MiB"
+[programs.lone]
+command = ["sh", "-c", "trap '' TERM; dd if=/dev/zero of=/dev/null bs=200M count=1; while :; do sleep 1; done"]
+memory_max = "32MiB"
+kill_mode = "process"
+stop_timeout = "200ms"
+autostart = false
 [programs.twice]
 command = ["sh", "-c", "[ -e /tmp/once ] && kill -9 \$\$; touch /tmp/once; exec dd if=/dev/zero of=/dev/null bs=200M count=1"]
 memory_max = "32MiB"
@@ -78,6 +84,11 @@ check "the log says why" grep -q "hog: exited: SIGKILL, out of memory" out
 check "a child killed for want of memory is not the end of its program" within 30 exits worker exit_code 1
 check "which does not end as oom" exits worker oom 0
 check "but the kill is counted" is eternal_program_oom_kills_total worker "" 1
+eternal start lone >/dev/null
+check "another one lost a child so, long ago" within 30 is eternal_program_oom_kills_total lone "" 1
+eternal stop lone >/dev/null
+check "our own SIGKILL is not oom for that" exits lone stop_timeout 1
+check "and no crash" is eternal_program_crashes_total lone "" 0
 check "SIGKILL after an earlier run's oom is a signal" within 30 exits twice signal 1
 check "and the earlier run's end was oom" exits twice oom 1
 check "a program without limits counts from 0" is eternal_program_oom_kills_total calm "" 0

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -45,6 +46,11 @@ fn what_cannot_be_started_backs_off_and_says_why() {
             "no.env",
             "exec",
         ),
+        (
+            "command = [\"true\"]\nenv_file = \"/dev/zero\"",
+            "/dev/zero: it is not a regular file",
+            "exec",
+        ),
     ];
     for (keys, words, reason) in cases {
         let world = World::new(&slow_to_return(keys));
@@ -65,6 +71,38 @@ fn what_cannot_be_started_backs_off_and_says_why() {
         assert_eq!(value(&metrics, &series), Some(1.0), "{keys}: {series}");
         assert_eq!(daemon.is_stopped(), 0);
     }
+}
+
+#[test]
+fn a_pipe_where_a_file_belongs_holds_nobody_up() {
+    let world = World::new("[programs.web]\ncommand = [\"sleep\", \"1000\"]\n");
+    let pipe = world.path("pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("mkfifo runs").success());
+    let mut daemon = world.run();
+    let web = world.pid("web");
+    let pipes = "[programs.web]\ncommand = [\"sleep\", \"1000\"]\n\
+        [programs.api]\ncommand = [\"sleep\", \"1000\"]\nenv_file = \"pipe\"\nrestart_delay = \"1h\"\nrestart_delay_max = \"1h\"\n";
+    world.configure(pipes);
+    world.eternal(&["reload"]);
+    let api = world.is("api", "backoff");
+    assert!(
+        api.why.contains("pipe: it is not a regular file"),
+        "{}",
+        api.why
+    );
+    world.configure(&format!(
+        "[metrics]\nlisten = \"unix:metrics.sock\"\nbasic_auth_file = \"pipe\"\n{pipes}"
+    ));
+    let said = world.eternal(&["reload"]);
+    assert_eq!(said.code, 2, "{}", said.err);
+    assert!(
+        said.err.contains("pipe: it is not a regular file"),
+        "{}",
+        said.err
+    );
+    assert_eq!(world.pid("web"), web);
+    assert_eq!(daemon.is_stopped(), 0);
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! `eternal healthcheck`: asks whatever the config offers, and answers with 0 or 1.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::thread;
 
 use nix::sys::signal::Signal;
 
@@ -125,4 +128,53 @@ fn a_daemon_that_gave_up_and_lingers_is_healthy_but_not_ready() {
     let said = world.eternal(&["healthcheck", "--ready"]);
     assert!(is(&said, 1, "not ready: web"), "{said:?}");
     assert_eq!(daemon.is_stopped(), 1);
+}
+
+/// A server that is not ours, where the config says that ours is: it takes every guest and gives
+/// this answer to each; with an empty one it is silent.
+fn stranger(answer: &'static str) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    thread::spawn(move || {
+        let mut guests = Vec::new();
+        for mut guest in listener.incoming().flatten() {
+            let _ = guest.read(&mut [0; 4096]);
+            let _ = guest.write_all(answer.as_bytes());
+            guests.push(guest);
+        }
+    });
+    port
+}
+
+#[test]
+fn whoever_else_answers_at_the_address_does_not_make_it_unhealthy() {
+    let world = World::new(PROGRAMS);
+    let daemon = world.run();
+    world.pid("web");
+    let answers = [
+        ("silence", ""),
+        (
+            "another server",
+            "HTTP/1.1 404 Not Found\r\ncontent-length: 4\r\n\r\nnone",
+        ),
+        // What our own listener says to one guest too many.
+        (
+            "a crowd",
+            "HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 4\r\n\r\nfull",
+        ),
+    ];
+    for (what, answer) in answers {
+        let port = stranger(answer);
+        world.configure(&format!(
+            "[metrics]\nlisten = \"127.0.0.1:{port}\"\n{PROGRAMS}"
+        ));
+        let said = world.eternal(&["healthcheck", "--timeout", "4"]);
+        assert!(is(&said, 0, "healthy"), "{what}: {said:?}");
+        let said = world.eternal(&["healthcheck", "--ready", "--timeout", "4"]);
+        assert!(is(&said, 1, "not ready: slow"), "{what}: {said:?}");
+    }
+    daemon.signal(Signal::SIGSTOP);
+    let said = world.eternal(&["healthcheck", "--timeout", "1"]);
+    assert!(is(&said, 1, "no answer within 1 s"), "{said:?}");
+    daemon.signal(Signal::SIGCONT);
 }

@@ -5,7 +5,9 @@ use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::world::{DEADLINE, World, ask, dies, eventually, lives};
+use nix::sys::signal::Signal;
+
+use crate::world::{DEADLINE, World, ask, dies, eventually, lives, send};
 
 const WEB: &str = "[programs.web]\ncommand = [\"sleep\", \"1000\"]\n";
 
@@ -216,6 +218,41 @@ fn reload_changes_the_number_of_instances_and_leaves_those_that_stay() {
     dies(pids[2]);
     world.until("two are left", |s| (s.programs.len() == 2).then_some(()));
     assert_eq!([world.pid("web/0"), world.pid("web/1")], pids[..2]);
+}
+
+#[test]
+fn a_replica_does_not_come_back_before_the_one_of_its_name_has_gone() {
+    let of = |instances: u32| {
+        format!(
+            "[programs.web]\ncommand = [\"sh\", \"-c\", \"trap '' TERM; echo > set-$ETERNAL_REPLICA; while :; do sleep 0.02; done\"]\ninstances = {instances}\nstop_timeout = \"1h\"\n"
+        )
+    };
+    let world = World::new(&of(2));
+    let mut daemon = world.run();
+    let pid = world.pid("web/1");
+    world.appears("set-1");
+    world.configure(&of(1));
+    assert_eq!(world.eternal(&["reload"]).code, 0);
+    world.configure(&of(2));
+    let said = world.eternal(&["reload"]);
+    assert_eq!(said.code, 1, "{}", said.err);
+    assert!(
+        said.err.contains("web/1 is still being stopped"),
+        "{}",
+        said.err
+    );
+    let metrics = world.scrape().expect("a scrape");
+    let series = "eternal_program_up{program=\"web\",replica=\"1\"}";
+    assert_eq!(metrics.matches(series).count(), 1, "{metrics}");
+    send(pid, Signal::SIGKILL);
+    eventually("the old one is gone", || {
+        (world.eternal(&["reload"]).code == 0).then_some(())
+    });
+    assert_ne!(world.pid("web/1"), pid);
+    daemon.signal(Signal::SIGTERM);
+    world.logged(&["web/1: stopping"]);
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.ends(), 0);
 }
 
 #[test]

@@ -55,6 +55,12 @@ must "a bad configuration is refused" [ "$code" -eq 1 ]
 must "the mistake is shown" says 'did you mean `command`'
 must "nothing was touched" nothing
 
+for odd in 'a"b' 'a b' '2001:db8::1' $'a\nb'; do
+  install_it --config /srv/good.toml --name "$odd"
+  must "the name $odd is refused" [ "$code:$out" = 1: ]
+  must "nothing was touched" nothing
+done
+
 install_it --config /srv/good.toml
 must "it installs" [ "$code" -eq 0 ]
 must "the output is for hosts/" [ "$out" = '[{"targets": ["web1.example.com:10477"]}]' ]
@@ -76,6 +82,13 @@ must "it is the configuration" says "/etc/eternal/eternal.toml: installed"
 must "loopback is warned of" says 'warning: metrics.listen is "127.0.0.1:10478"'
 must "its port is said" [ "$out" = '[{"targets": ["web1.example.com:10478"]}]' ]
 
+for nowhere in unix:/run/eternal/metrics.sock ''; do
+  sed "s|0.0.0.0:10477|$nowhere|" "$work/root/srv/good.toml" >"$work/root/srv/nowhere.toml"
+  install_it --config /srv/nowhere.toml
+  must "without a port there is no target" [ "$code:$out" = "0:[]" ]
+  must "which is said" says "warning: metrics.listen is \"$nowhere\": there is no port"
+done
+
 # A package, as far as this script can tell one from another: a name, a version, the program and a configuration.
 rm -rf "$work/root/etc/eternal" "$work/root/usr/bin/eternal"
 package=$work/root/srv/package
@@ -86,6 +99,8 @@ printf 'Package: eternal\nVersion: 1-1\nArchitecture: all\nMaintainer: T <t@exam
 echo /etc/eternal/eternal.toml >"$package/DEBIAN/conffiles"
 dpkg-deb --build --root-owner-group -Znone "$package" "$work/root/srv/eternal.deb" >/dev/null
 what=(--deb /srv/eternal.deb)
+install_it --config /srv/bad.toml
+must "a bad configuration is refused before a package is installed" [ "$code:$(there /usr/bin/eternal && echo there)" = 1: ]
 install_it
 must "a package is installed" [ "$code:$(chroot "$work/root" dpkg-query -W -f '${Version}' eternal)" = "0:1-1" ]
 must "its configuration is read" [ "$out" = '[{"targets": ["web1.example.com:10477"]}]' ]

@@ -51,7 +51,8 @@ impl Needs {
     /// Reads the needs off a config.
     ///
     /// # Errors
-    /// Without a config file: a service would depend on the directory it happens to start in.
+    /// Without a config file: a service would depend on the directory it happens to start in. With a
+    /// word that would end its line: what follows would be a setting of its own.
     pub fn of(config: &Config, executable: &Path, wanted: &SystemdUnit) -> Result<Self, Complaint> {
         let Some(file) = &config.file else {
             return Err(Complaint::new(
@@ -86,7 +87,29 @@ impl Needs {
         for program in &config.programs {
             needs.look_at_privileges(program);
         }
+        needs.every_word_stays_in_its_line(&wanted.run_as)?;
         Ok(needs)
+    }
+
+    /// A unit has no way to write these, quoted or not.
+    fn every_word_stays_in_its_line(&self, run_as: &str) -> Result<(), Complaint> {
+        let refused = |what: String| Err(Complaint::new(USAGE, what));
+        let odd = |c: char| c.is_whitespace() || c.is_control() || "%:/".contains(c);
+        if run_as.is_empty() || run_as.contains(odd) {
+            return refused(format!("--run-as {run_as:?} is not the name of a user"));
+        }
+        let directories = self.directories.values().flatten().map(PathBuf::from);
+        let mut paths = [self.executable.clone(), self.file.clone()]
+            .into_iter()
+            .chain(self.writable.iter().cloned())
+            .chain(directories);
+        let odd = |path: &PathBuf| path.to_str().is_none_or(|p| p.contains(char::is_control));
+        match paths.find(odd) {
+            Some(path) => refused(format!(
+                "a unit cannot name {path:?}: it has a control character, or is not UTF-8"
+            )),
+            None => Ok(()),
+        }
     }
 
     /// What the daemon writes is made and owned by systemd where systemd has a place for it.
@@ -153,14 +176,19 @@ impl Needs {
 
     fn look_at_what_is_read(&mut self, config: &Config) {
         let programs = config.programs.iter().flat_map(|program| {
-            let command = program.command.first().map(PathBuf::from);
-            [
-                command,
-                Some(program.working_directory.clone()),
-                program.env_file.clone(),
-            ]
+            // Arguments, too: a script is one of its interpreter's.
+            let words = program.command.iter().map(PathBuf::from);
+            let working = Some(program.working_directory.clone());
+            words.chain(working).chain(program.env_file.clone())
         });
-        let mut used: Vec<PathBuf> = programs.flatten().collect();
+        let mut used: Vec<PathBuf> = programs.collect();
+        let metrics = &config.metrics;
+        let protection = [
+            &metrics.tls_cert,
+            &metrics.tls_key,
+            &metrics.basic_auth_file,
+        ];
+        used.extend(protection.into_iter().flatten().cloned());
         used.extend([self.executable.clone(), self.file.clone()]);
         used.extend(self.writable.iter().cloned());
         let any = |tops: &[&str]| {

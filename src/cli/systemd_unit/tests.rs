@@ -171,3 +171,44 @@ fn without_a_file_there_is_no_unit() {
     let complaint = Needs::of(&config, Path::new("/usr/bin/eternal"), &wanted).expect_err("none");
     assert_eq!(complaint.code, super::USAGE);
 }
+
+#[test]
+fn no_word_becomes_a_line_of_its_own() {
+    let wanted = |run_as: &str| SystemdUnit {
+        run_as: run_as.to_owned(),
+        users: false,
+    };
+    let plain = load(&format!("{SRV}[programs.web]\ncommand = [\"web\"]\n"));
+    let mut config = plain.clone();
+    config.file = Some("/etc/a\nExecStartPre=/bin/evil\n/eternal.toml".into());
+    let refused = Needs::of(&config, Path::new("/usr/bin/eternal"), &wanted("eternal"));
+    assert_eq!(refused.expect_err("refused").code, super::USAGE);
+    for name in ["a\nExecStartPre=/bin/evil", "", "a b", "a%b"] {
+        let refused = Needs::of(&plain, Path::new("/usr/bin/eternal"), &wanted(name));
+        assert_eq!(refused.expect_err(name).code, super::USAGE);
+    }
+    let config = load(&format!(
+        "{SRV}[programs.web]\ncommand = [\"web\"]\nworking_directory = \"/srv/a\\nb\"\n"
+    ));
+    let refused = Needs::of(&config, Path::new("/usr/bin/eternal"), &wanted("eternal"));
+    assert_eq!(refused.expect_err("refused").code, super::USAGE);
+}
+
+#[test]
+fn homes_stay_readable_for_scripts_and_certificates_in_them() {
+    let script = format!("{SRV}[programs.web]\ncommand = [\"python3\", \"/home/deploy/app.py\"]\n");
+    has(&unit(&script).0, "ProtectHome=read-only");
+    let mut config = load(&format!("{SRV}[programs.web]\ncommand = [\"web\"]\n"));
+    config.metrics.basic_auth_file = Some("/home/deploy/passwords".into());
+    let wanted = SystemdUnit {
+        run_as: "deploy".into(),
+        users: false,
+    };
+    let needs = Needs::of(&config, Path::new("/usr/bin/eternal"), &wanted).expect("a unit");
+    let unit = text::unit(&needs);
+    has(&unit, "ProtectHome=read-only");
+    has(
+        &unit,
+        "# Written by `eternal systemd-unit --config /etc/eternal/eternal.toml --run-as deploy`.",
+    );
+}

@@ -5,10 +5,17 @@ use std::time::Duration;
 
 use super::needs::Needs;
 
+/// Whom `--run-as` names unless it is given.
+const DEFAULT_USER: &str = "eternal";
+
 /// Writes the unit.
 pub(super) fn unit(needs: &Needs) -> String {
     let file = needs.file.display();
-    let users = if needs.user.is_none() { " --users" } else { "" };
+    let users = match needs.user.as_deref() {
+        None => " --users".to_owned(),
+        Some(DEFAULT_USER) => String::new(),
+        Some(user) => format!(" --run-as {user}"),
+    };
     let mut text = format!(
         "\
 # Written by `eternal systemd-unit --config {file}{users}`.

@@ -211,7 +211,7 @@ impl Cgroups {
     }
 
     /// Tells whether a process of this run was killed for want of memory since the run began, or
-    /// since [`Self::kill`].
+    /// since [`Self::excuse`].
     pub(super) fn had_oom_kill(&self, id: Id, run: Run) -> bool {
         let (Ok(tree), Some(group)) = (&self.tree, self.groups.get(&id)) else {
             return false;
@@ -247,14 +247,20 @@ impl Cgroups {
         File::open(tree.directory(name).join("cgroup.events")).ok()
     }
 
+    /// We send SIGKILL: what the kernel has killed for want of memory so far tells nothing about the
+    /// end of the run any more.
+    pub(super) fn excuse(&mut self, id: Id) {
+        if let (Ok(tree), Some(group)) = (&self.tree, self.groups.get_mut(&id)) {
+            group.oom_kills = tree.oom_kills(&group.name).or(group.oom_kills);
+        }
+    }
+
     /// Kills everything in the cgroup of a replica, those included that are being born.
-    ///
-    /// What the kernel kills for want of memory from here on tells nothing about the run any more.
     pub(super) fn kill(&mut self, id: Id) {
-        let (Ok(tree), Some(group)) = (&self.tree, self.groups.get_mut(&id)) else {
+        self.excuse(id);
+        let (Ok(tree), Some(group)) = (&self.tree, self.groups.get(&id)) else {
             return;
         };
-        group.oom_kills = tree.oom_kills(&group.name).or(group.oom_kills);
         if tree.kill(&group.name) {
             return;
         }
@@ -326,5 +332,38 @@ pub(super) fn says_populated(events: &File) -> bool {
 impl Wanted {
     fn directory(&self) -> String {
         format!("program-{}-{}", self.program, self.replica)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kill_for_want_of_memory_tells_nothing_after_our_own() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut cgroups = Cgroups::of(Ok(Tree::at(directory.path())));
+        let wanted = Wanted {
+            program: "web".into(),
+            replica: 0,
+            limits: Limits::default(),
+        };
+        let inside = directory.path().join(wanted.directory());
+        let show = |kills: u64| {
+            let text = format!("oom 9\noom_kill {kills}\n");
+            std::fs::write(inside.join("memory.events"), text).expect("written");
+        };
+        let (id, run) = (Id(1), Run(7));
+        std::fs::create_dir(&inside).expect("made");
+        show(3);
+        cgroups.enter(id, run, &wanted).expect("opened");
+        assert!(!cgroups.had_oom_kill(id, run), "an earlier run's");
+        show(4);
+        assert!(cgroups.had_oom_kill(id, run));
+        assert!(!cgroups.had_oom_kill(id, Run(6)), "the latest run's");
+        cgroups.excuse(id);
+        assert!(!cgroups.had_oom_kill(id, run), "we are going to kill it");
+        show(5);
+        assert!(cgroups.had_oom_kill(id, run), "the kernel was faster");
     }
 }

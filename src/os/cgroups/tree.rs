@@ -65,6 +65,20 @@ impl Tree {
         Ok(tree)
     }
 
+    /// Takes any directory for a tree.
+    #[cfg(test)]
+    pub(super) fn at(directory: &std::path::Path) -> Self {
+        Self {
+            base: Place {
+                directory: directory.to_owned(),
+                path: "/".into(),
+            },
+            moved: false,
+            controllers: BTreeMap::new(),
+            accounts: Accounts::default(),
+        }
+    }
+
     fn move_in(&self) -> Result<(), String> {
         let ours = self.directory(SUPERVISOR);
         let failed = |what: &str, error: &io::Error| {
