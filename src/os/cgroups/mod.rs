@@ -60,7 +60,8 @@ pub struct Cgroups {
 #[derive(Debug)]
 struct Group {
     name: String,
-    limits: Limits,
+    /// Those in force; `None`: one was refused, so that all are tried again.
+    limits: Option<Limits>,
     /// The latest run in it.
     run: Run,
     /// Out-of-memory kills before that run; `None` where they are not counted.
@@ -141,7 +142,7 @@ impl Cgroups {
             tree.accounts.open(id.0, &name, &tree.directory(&name));
         }
         let known_limits = match known {
-            Some(group) => Some(group.limits),
+            Some(group) => group.limits,
             // A new one has no limits.
             None => fresh.then(Limits::default),
         };
@@ -149,7 +150,7 @@ impl Cgroups {
         let group = Group {
             oom_kills: tree.oom_kills(&name),
             name,
-            limits: wanted.limits,
+            limits: refused.is_none().then_some(wanted.limits),
             run,
         };
         self.groups.insert(id, group);
@@ -164,8 +165,8 @@ impl Cgroups {
         let Some(group) = self.groups.get_mut(&id) else {
             return;
         };
-        let refused = tree.limit(&group.name, Some(group.limits), wanted.limits);
-        group.limits = wanted.limits;
+        let refused = tree.limit(&group.name, group.limits, wanted.limits);
+        group.limits = refused.is_none().then_some(wanted.limits);
         self.say_refused(wanted, refused);
     }
 
@@ -338,6 +339,35 @@ impl Wanted {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_that_was_refused_is_tried_again_with_the_next_start() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let write = |file: &str, text: &str| {
+            std::fs::write(directory.path().join(file), text).expect("written");
+        };
+        write("cgroup.controllers", "memory");
+        write("cgroup.subtree_control", "");
+        let mut cgroups = Cgroups::of(Ok(Tree::at(directory.path())));
+        let wanted = Wanted {
+            program: "web".into(),
+            replica: 0,
+            limits: Limits {
+                memory_max: Some(1 << 20),
+                ..Limits::default()
+            },
+        };
+        cgroups.enter(Id(1), Run(1), &wanted).expect("made");
+        assert_eq!(cgroups.said.len(), 1, "there is no file yet: refused");
+        write("program-web-0/memory.max", "");
+        cgroups.enter(Id(1), Run(2), &wanted).expect("opened");
+        let file = directory.path().join("program-web-0/memory.max");
+        assert_eq!(std::fs::read_to_string(&file).expect("a limit"), "1048576");
+        std::fs::write(&file, "as it is").expect("written");
+        cgroups.enter(Id(1), Run(3), &wanted).expect("opened");
+        let now = std::fs::read_to_string(&file).expect("a limit");
+        assert_eq!(now, "as it is", "what is in force is not written again");
+    }
 
     #[test]
     fn a_kill_for_want_of_memory_tells_nothing_after_our_own() {
