@@ -11,25 +11,25 @@
 //! - where a run has a cgroup, that says whose a process is, whatever the process did to hide it,
 //!   and holds up the end of the family for those who were moved there from elsewhere, too.
 
+mod kin;
+mod telling;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::future::{Future as _, poll_fn};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::signal as group_signal;
-use nix::unistd::Pid;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{Sleep, sleep};
+use tokio::time::Sleep;
 
-use super::cgroups::{self, Cgroups, Wanted};
+use super::cgroups::{Cgroups, Wanted};
 use super::exits::Exits;
 use super::failure;
-use super::family::{self, Marker, Process};
+use super::family::Process;
 use super::launch::Prepared;
 pub use super::launch::{Launch, Stdio};
 use super::pidfd;
@@ -125,23 +125,6 @@ struct Child {
     crowd: Option<File>,
 }
 
-/// Whose an orphan is.
-#[derive(Clone, Copy, Debug)]
-enum Owner {
-    Run(Run),
-    Nobody,
-    Unknown,
-}
-
-impl Owner {
-    fn run(self) -> Option<Run> {
-        match self {
-            Self::Run(run) => Some(run),
-            Self::Nobody | Self::Unknown => None,
-        }
-    }
-}
-
 #[derive(Debug)]
 struct Orphan {
     process: Process,
@@ -150,9 +133,6 @@ struct Orphan {
 
 /// Rounds after which a loop of dying orphans lets other work through.
 const ROUNDS: usize = 64;
-
-/// How long after one look at an execution the next one is: most are over within microseconds.
-const EXECUTION: Duration = Duration::from_millis(1);
 
 impl Children {
     /// Sets up an empty table and makes this process the reaper of all its descendants.
@@ -424,206 +404,6 @@ impl Children {
         }
     }
 
-    /// Tells whether nobody is left of a run but its main process. Whoever else lives in its cgroup
-    /// is told what the run was told, and watched.
-    fn is_alone(&mut self, run: Run) -> bool {
-        let Some(child) = self
-            .runs
-            .get_mut(&run)
-            .filter(|child| child.members.is_empty())
-        else {
-            return false;
-        };
-        // Where a cgroup tells who belongs to it, nobody has to be guessed at.
-        if child.family && !child.in_cgroup && !self.unknown.is_empty() {
-            return false;
-        }
-        if !(child.family && child.ended && child.in_cgroup) {
-            return true;
-        }
-        let exits = self.exits.get_ref();
-        let watched = child.crowd.take();
-        let is_watched = watched.is_some();
-        let Some(events) = watched.or_else(|| self.cgroups.events(child.id)) else {
-            return true;
-        };
-        // The kernel may still count one whose end is known, so that it is not enough to ask it.
-        let others = if cgroups::says_populated(&events) {
-            self.cgroups.members(child.id)
-        } else {
-            Vec::new()
-        };
-        if others.is_empty() {
-            if is_watched {
-                exits.remove(events.as_fd());
-            }
-            return true;
-        }
-        if !is_watched && exits.watch(events.as_fd(), run.0).is_err() {
-            return true;
-        }
-        child.crowd = Some(events);
-        if let Some(signal) = child.asked {
-            others.iter().for_each(|process| tell(process, signal));
-        }
-        false
-    }
-
-    /// Finds the orphans that have come to us, unless that was done in this turn.
-    fn count(&mut self) {
-        if std::mem::replace(&mut self.counted, true) {
-            return;
-        }
-        for pid in family::own_children() {
-            let known = self.orphans.contains_key(&pid) && !self.unknown.contains(&pid);
-            if known || self.mains.contains_key(&pid) {
-                continue;
-            }
-            let Some(process) = Process::read(pid) else {
-                continue;
-            };
-            let owner = self.owner(&process);
-            match owner {
-                Owner::Unknown => {
-                    self.unknown.insert(pid);
-                    self.doubted = true;
-                }
-                Owner::Run(_) | Owner::Nobody => {
-                    self.unknown.remove(&pid);
-                }
-            }
-            let owner = owner.run();
-            self.orphans.insert(pid, Orphan { process, owner });
-            if let Some((run, child)) = owner.and_then(|run| Some((run, self.runs.get_mut(&run)?)))
-            {
-                child.members.insert(pid);
-                if let Some(signal) = child.asked {
-                    self.tell_newcomer(run, &process, signal);
-                }
-            }
-        }
-        if self.doubted {
-            self.look_again = Some(Box::pin(sleep(EXECUTION)));
-        }
-    }
-
-    /// Finds the run that an orphan belongs to, if that run keeps a family.
-    fn owner(&self, orphan: &Process) -> Owner {
-        let run = self
-            .relatives
-            .get(&(orphan.pid, orphan.started))
-            .or_else(|| self.mains.get(&orphan.session))
-            .or_else(|| self.mains.get(&orphan.group))
-            .copied()
-            .or_else(|| self.cgroups.owner(orphan.pid));
-        let run = match run {
-            Some(run) => Some(run),
-            None => match family::marker(orphan.pid) {
-                Marker::Of(value) => self.marked(&value),
-                Marker::None => None,
-                Marker::NotYet => return Owner::Unknown,
-            },
-        };
-        match run.and_then(|run| Some((run, self.runs.get(&run)?))) {
-            Some((run, child)) if child.family => Owner::Run(run),
-            Some(_) | None => Owner::Nobody,
-        }
-    }
-
-    /// Finds the run that was given this marker.
-    fn marked(&self, value: &str) -> Option<Run> {
-        let run = Run(value.rsplit_once(':')?.1.parse().ok()?);
-        let child = self.runs.get(&run)?;
-        (value == self.mark(child.id, run)).then_some(run)
-    }
-
-    /// Signals an orphan that came after its run was asked to end. One that is known from before
-    /// was told then; only SIGKILL is worth repeating.
-    fn tell_newcomer(&mut self, run: Run, process: &Process, signal: i32) {
-        let known = self.relatives.contains_key(&(process.pid, process.started));
-        let in_group = self.mains.get(&process.group) == Some(&run);
-        if signal == libc::SIGKILL {
-            kill_group_of(process);
-        }
-        if signal == libc::SIGKILL || !(known || in_group) {
-            tell(process, signal);
-        }
-    }
-
-    /// Reaps the orphans that have ended; tells whether there were any.
-    fn reap_orphans(&mut self, bereaved: &mut HashSet<Run>) -> bool {
-        let dead: Vec<(i32, WaitStatus)> = self
-            .orphans
-            .keys()
-            .filter_map(|&pid| Some((pid, pidfd::reap_number(pid)?)))
-            .collect();
-        for &(pid, status) in &dead {
-            self.unknown.remove(&pid);
-            let owner = self.orphans.remove(&pid).and_then(|orphan| orphan.owner);
-            match owner.and_then(|run| Some((run, self.runs.get_mut(&run)?))) {
-                Some((run, child)) => {
-                    child.members.remove(&pid);
-                    bereaved.insert(run);
-                }
-                None => self.news.push_back(News::OrphanReaped { pid, status }),
-            }
-        }
-        !dead.is_empty()
-    }
-
-    fn ask(&mut self, run: Run, signal: i32) {
-        let Some(child) = self.runs.get_mut(&run) else {
-            return;
-        };
-        if child.asked != Some(libc::SIGKILL) {
-            child.asked = Some(signal);
-        }
-        if !child.family {
-            if child.in_cgroup && signal == libc::SIGKILL {
-                self.cgroups.excuse(child.id);
-            }
-            send(child.pidfd.as_fd(), signal);
-            return;
-        }
-        let (id, pid) = (child.id, child.pid);
-        let inside = child.in_cgroup;
-        // Whoever left the group, while the tree still shows it.
-        self.count();
-        let mut relatives = self.meet(run);
-        if inside && signal == libc::SIGKILL {
-            self.cgroups.kill(id);
-        } else if inside {
-            let known: HashSet<i32> = relatives.iter().map(|process| process.pid).collect();
-            let strangers = self.cgroups.members(id).into_iter();
-            relatives.extend(strangers.filter(|p| p.pid != pid && !known.contains(&p.pid)));
-        }
-        signal_group(pid, signal);
-        // Read again: one that was in the group when it was met may have left it before the signal.
-        let elsewhere = |process: &Process| process.again().is_some_and(|now| now.group != pid);
-        for process in relatives.iter().filter(|process| elsewhere(process)) {
-            tell(process, signal);
-        }
-    }
-
-    /// Returns the living descendants of a run, and remembers whose they are.
-    fn meet(&mut self, run: Run) -> Vec<Process> {
-        let Some(child) = self.runs.get(&run) else {
-            return Vec::new();
-        };
-        let members = child.members.iter().filter_map(|pid| self.orphans.get(pid));
-        let mut met: Vec<Process> = members
-            .filter_map(|orphan| orphan.process.again())
-            .collect();
-        let roots = met.iter().map(|process| process.pid).chain([child.pid]);
-        met.extend(family::descendants(roots));
-        let keys = met.iter().map(|process| (process.pid, process.started));
-        self.relatives.extend(keys.clone().map(|key| (key, run)));
-        if let Some(child) = self.runs.get_mut(&run) {
-            child.relatives.extend(keys);
-        }
-        met
-    }
-
     /// Reaps a main process that has ended, and forgets its run.
     fn forget(&mut self, run: Run) {
         let Some(child) = self.runs.remove(&run) else {
@@ -677,50 +457,4 @@ fn unwatched(launch: &Launch, errno: Errno) -> SpawnFailure {
         errno,
         format!("cannot watch {command}"),
     )
-}
-
-/// Signals the group of an unreaped main process.
-fn signal_group(leader: i32, signal: i32) {
-    let leader = Pid::from_raw(leader);
-    let Ok(kind) = group_signal::Signal::try_from(signal) else {
-        return;
-    };
-    // ESRCH: nobody is left.
-    let _ = group_signal::killpg(leader, kind);
-    if kind != group_signal::SIGKILL {
-        let _ = group_signal::killpg(leader, group_signal::SIGCONT);
-    }
-}
-
-/// Kills the whole group of an orphan, so that one that forks for ever cannot outrun us.
-///
-/// The number is safe: the orphan is in the group and is not reaped.
-fn kill_group_of(orphan: &Process) {
-    let Some(process) = orphan.again() else {
-        return;
-    };
-    let own = nix::unistd::getpgrp().as_raw();
-    if process.group > 1 && process.group != own {
-        signal_group(process.group, libc::SIGKILL);
-    }
-}
-
-/// Signals a process if it is still the one that was met.
-fn tell(process: &Process, signal: i32) {
-    let Ok(pidfd) = pidfd::open(process.pid) else {
-        return;
-    };
-    // Looked at after opening: the descriptor is for the process that was met.
-    if process.again().is_some() {
-        send(pidfd.as_fd(), signal);
-    }
-}
-
-/// Signals a process; a stopped one is continued, so that it can act on it.
-fn send(pidfd: BorrowedFd<'_>, signal: i32) {
-    // ESRCH: it has ended, and the news is on its way.
-    let _ = pidfd::send(pidfd, signal);
-    if signal != libc::SIGKILL {
-        let _ = pidfd::send(pidfd, libc::SIGCONT);
-    }
 }
