@@ -45,6 +45,9 @@ pub(super) enum Verdict {
     Wait(u64),
 }
 
+/// The greatest cost that `htpasswd` makes: ten seconds a login, where 31 would take a day.
+const COSTLIEST: u32 = 17;
+
 /// Who may look.
 pub(super) struct Accounts {
     accounts: BTreeMap<String, Account>,
@@ -107,6 +110,13 @@ impl Accounts {
                      `htpasswd -nB {user}` makes one"
                 )
             })?;
+            if parts.get_cost() > COSTLIEST {
+                return Err(format!(
+                    "line {number}: the hash of {user} has cost {}; it must be at most {COSTLIEST}, \
+                     as each step doubles the time of a login",
+                    parts.get_cost()
+                ));
+            }
             let account = Account {
                 hash: hash.to_owned(),
                 known: Mutex::new(None),
@@ -261,6 +271,11 @@ mod tests {
     fn a_wrong_file_is_refused_with_its_line_and_without_its_secrets() {
         let hash = hash();
         let plain = reason(&format!("prom: {hash}\nann: hunter2\n"));
+        let costly = reason(&format!("ann: {}\n", hash.replacen("$04$", "$31$", 1)));
+        assert!(
+            costly.starts_with("line 1: the hash of ann has cost 31; it must be at most 17"),
+            "{costly}"
+        );
         assert!(plain.starts_with("line 2: what ann has is no bcrypt hash"));
         assert!(!plain.contains("hunter2"), "{plain}");
         assert_eq!(
