@@ -125,16 +125,16 @@ fn rotated_name(path: &Path, number: u32, compressed: bool) -> PathBuf {
     name.into()
 }
 
-/// Returns the rotated files that exist, newest first.
+/// Returns the rotated files that exist, newest first. One that is both plain and compressed, as for
+/// a moment each is, counts once.
 pub(super) fn rotated(path: &Path, keep: u32) -> Vec<PathBuf> {
     (1..=keep)
-        .flat_map(|number| {
-            [
-                rotated_name(path, number, false),
-                rotated_name(path, number, true),
-            ]
+        .filter_map(|number| {
+            [false, true]
+                .map(|compressed| rotated_name(path, number, compressed))
+                .into_iter()
+                .find(|name| name.exists())
         })
-        .filter(|name| name.exists())
         .collect()
 }
 

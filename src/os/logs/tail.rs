@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -151,20 +152,47 @@ fn last(mut lines: Vec<Line>, count: usize) -> Vec<Line> {
     lines
 }
 
+/// How often files that are rotated or compressed meanwhile are read again. Under a flood of lines
+/// the last reading has to do.
+const READINGS: usize = 8;
+
 /// Reads the newest files until there are enough lines, oldest first.
 fn older(job: &Job) -> VecDeque<Line> {
+    let Some(path) = job.files.path() else {
+        return VecDeque::new();
+    };
+    let mut files = all_of(path);
+    for _ in 1..READINGS {
+        let lines = newest(job, &files);
+        let now = all_of(path);
+        if now == files {
+            return lines;
+        }
+        files = now;
+    }
+    newest(job, &files)
+}
+
+/// Returns the file and its rotated ones that exist, newest first, each with its inode: a name may
+/// come to mean another file.
+fn all_of(path: &Path) -> Vec<(PathBuf, u64)> {
+    /// More than any daemon keeps: what is not there is not found.
+    const ALL: u32 = 1000;
+    std::iter::once(path.to_owned())
+        .chain(rotate::rotated(path, ALL))
+        .filter_map(|file| Some((file.clone(), file.metadata().ok()?.ino())))
+        .collect()
+}
+
+fn newest(job: &Job, files: &[(PathBuf, u64)]) -> VecDeque<Line> {
     let wanted = job.query.lines.saturating_add(job.remembered.len());
     let mut lines = VecDeque::new();
-    let Some(path) = job.files.path() else {
-        return lines;
-    };
-    // More than any daemon keeps: what is not there is not found.
-    for file in std::iter::once(path.to_owned()).chain(rotate::rotated(path, 1000)) {
+    for (file, _) in files {
         let missing = wanted - lines.len();
         if missing == 0 {
             break;
         }
-        if let Ok(found) = last_of(&file, job, missing) {
+        if let Ok(found) = last_of(file, job, missing) {
             found
                 .into_iter()
                 .rev()
