@@ -37,16 +37,29 @@ pub(super) fn optional(node: &Node) -> Read<Option<String>> {
 
 /// Reads a user or a group: a name or a number.
 pub(super) fn account(node: &Node) -> Read<Option<String>> {
-    match node.kind {
-        Kind::Integer(id) if u32::try_from(id).is_ok_and(|id| id != u32::MAX) => {
-            Ok(Some(id.to_string()))
-        }
-        Kind::Integer(_) => Err(Fault::new(
-            node,
-            "must be a name, or a number from 0 to 4294967294",
-        )),
+    let refuse = || {
+        let rule = "must be a name, or a number from 0 to 4294967294 other than 65535";
+        Fault::new(node, rule)
+    };
+    match &node.kind {
+        Kind::Integer(id) if is_account_number(&id.to_string()) => Ok(Some(id.to_string())),
+        Kind::Integer(_) => Err(refuse()),
+        Kind::Text(text) if looks_like_a_number(text) && !is_account_number(text) => Err(refuse()),
         _ => optional(node),
     }
+}
+
+/// Tells what somebody who wrote it took for a number, not for a name.
+fn looks_like_a_number(text: &str) -> bool {
+    let digits = text.trim().trim_start_matches(['+', '-']);
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// 4294967295 is -1, with which the kernel means "leave it as it is": a program would go on as the
+/// daemon's user. 65535 is the same of 16 bits, and systemd refuses it too.
+fn is_account_number(text: &str) -> bool {
+    let number = text.parse::<u32>().ok();
+    number.is_some_and(|id| id != u32::MAX && id != 0xffff && id.to_string() == text)
 }
 
 pub(super) fn truth(node: &Node) -> Read<bool> {

@@ -56,6 +56,17 @@ pub(super) fn explain(obstacle: &Obstacle, launch: &Launch, prepared: &Prepared)
             ),
         ),
         Step::Credentials => return credentials(errno, launch),
+        Step::Unchanged => {
+            let message = format!(
+                "cannot switch to {}: the kernel left it as it was",
+                target(launch)
+            );
+            return SpawnFailure {
+                kind: FailureKind::Permission,
+                transient: false,
+                message,
+            };
+        }
         Step::Directory => (
             FailureKind::Directory,
             format!(
@@ -89,6 +100,7 @@ fn lacking(obstacle: &Obstacle, prepared: &Prepared) -> Option<String> {
         | Step::Session
         | Step::Stdio
         | Step::Credentials
+        | Step::Unchanged
         | Step::Directory
         | Step::Execute => return None,
     };
@@ -127,15 +139,18 @@ fn limit(index: usize, prepared: &Prepared) -> String {
     }
 }
 
-fn credentials(errno: Errno, launch: &Launch) -> SpawnFailure {
-    let target = match (&launch.user, &launch.group) {
+fn target(launch: &Launch) -> String {
+    match (&launch.user, &launch.group) {
         (Some(user), _) => format!("user {user}"),
         (None, group) => format!("group {}", group.as_deref().unwrap_or_default()),
-    };
+    }
+}
+
+fn credentials(errno: Errno, launch: &Launch) -> SpawnFailure {
     let mut failure = from_errno(
         FailureKind::Permission,
         errno,
-        format!("cannot switch to {target}"),
+        format!("cannot switch to {}", target(launch)),
     );
     if errno == Errno::EPERM {
         let uid = nix::unistd::geteuid();

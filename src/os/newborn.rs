@@ -112,6 +112,9 @@ unsafe fn become_program(plan: &Plan) -> (Step, usize) {
         if !plan.credentials.is_null() && !switch_user(&*plan.credentials) {
             return (Step::Credentials, 0);
         }
+        if !plan.credentials.is_null() && !has_switched(&*plan.credentials) {
+            return (Step::Unchanged, 0);
+        }
         if libc::syscall(libc::SYS_chdir, plan.directory) < 0 {
             return (Step::Directory, 0);
         }
@@ -198,6 +201,30 @@ unsafe fn switch_user(to: &Credentials) -> bool {
             None => true,
         }
     }
+}
+
+/// Tells whether this process is who it was to become: what the kernel answers is not all there is,
+/// since some ids mean "leave it as it is" to it.
+///
+/// # Safety
+///
+/// Only for a child.
+unsafe fn has_switched(to: &Credentials) -> bool {
+    let (mut uids, mut gids) = ([u32::MAX; 3], [u32::MAX; 3]);
+    let (uid, gid) = (uids.as_mut_ptr(), gids.as_mut_ptr());
+    // SAFETY: each points to room for three ids.
+    let answered = unsafe {
+        libc::syscall(libc::SYS_getresuid, uid, uid.add(1), uid.add(2)) == 0
+            && libc::syscall(libc::SYS_getresgid, gid, gid.add(1), gid.add(2)) == 0
+    };
+    let (mut index, mut switched) = (0, answered && to.gid != u32::MAX);
+    while index < 3 {
+        // SAFETY: below three.
+        let (uid, gid) = unsafe { (*uid.add(index), *gid.add(index)) };
+        switched &= gid == to.gid && to.uid.is_none_or(|wanted| wanted == uid);
+        index += 1;
+    }
+    switched
 }
 
 /// Tries every candidate as a shell would; returns which one to blame.

@@ -33,6 +33,8 @@ pub(super) enum Step {
     Nice,
     OomScore,
     Credentials,
+    /// It was told that it has switched, and has not.
+    Unchanged,
     Directory,
     Execute,
 }
@@ -459,6 +461,7 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;
+    use crate::os::users::Credentials;
     use crate::supervision::WaitStatus;
 
     /// A cgroup below that of the test, gone with it.
@@ -620,6 +623,35 @@ mod tests {
             let refused = spawner.spawn(&launch, &prepared, &streams, Some(open.as_fd()));
             let obstacle = refused.expect_err("the cgroup is gone");
             assert_eq!(obstacle.step, Step::Cgroup, "{inside}: {obstacle:?}");
+        }
+    }
+
+    #[test]
+    fn a_process_that_did_not_become_who_it_should_executes_nothing() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("SKIPPED: only root can switch users");
+            return;
+        }
+        let (unchanged, nobody) = (u32::MAX, 65_534);
+        for (uid, gid) in [(unchanged, nobody), (nobody, unchanged)] {
+            for way in [Way::Shared, Way::Copied] {
+                let (launch, mut prepared) = prepared("/bin/true", "");
+                prepared.identity.credentials = Some(Credentials {
+                    uid: Some(uid),
+                    gid,
+                    groups: vec![nobody],
+                });
+                let null = File::open("/dev/null").expect("it is everywhere");
+                let streams = Streams {
+                    stdin: null.as_fd(),
+                    stdout: null.as_fd(),
+                    stderr: null.as_fd(),
+                };
+                let mut spawner = Spawner::new().expect("a stack");
+                let refused = spawner.spawn_by(way, &launch, &prepared, &streams, None);
+                let obstacle = refused.expect_err("the kernel left it as it was");
+                assert_eq!(obstacle.step, Step::Unchanged, "{way:?}, {uid}, {gid}");
+            }
         }
     }
 

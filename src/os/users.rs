@@ -31,6 +31,10 @@ pub(super) struct Identity {
 /// Looks up a user and a group, each by name or number.
 ///
 /// The group defaults to the user's own; the supplementary groups are the user's.
+///
+/// # Errors
+///
+/// When one of them does not exist, cannot be looked up or has an id that no process can have.
 pub(super) fn look_up(user: Option<&str>, group: Option<&str>) -> Result<Identity, SpawnFailure> {
     let group = group.map(find_group).transpose()?;
     let Some(name) = user else {
@@ -77,23 +81,42 @@ fn needed(credentials: &Credentials) -> bool {
 
 fn find_user(name: &str) -> Result<(Uid, Option<User>), SpawnFailure> {
     if let Some(entry) = found(user_called(name), "user", name)? {
+        possible("user", name, ("uid", entry.uid.as_raw()))?;
+        possible("user", name, ("gid", entry.gid.as_raw()))?;
         return Ok((entry.uid, Some(entry)));
     }
-    let number = name
-        .parse()
-        .map_err(|_| refuse(format!("user {name} does not exist")))?;
-    let uid = Uid::from_raw(number);
+    let uid = number("user", name)?;
+    possible("user", name, ("uid", uid))?;
+    let uid = Uid::from_raw(uid);
     Ok((uid, found(user_with(uid), "user", name)?))
 }
 
 fn find_group(name: &str) -> Result<Gid, SpawnFailure> {
-    if let Some(gid) = found(group_called(name), "group", name)? {
-        return Ok(gid);
+    let gid = match found(group_called(name), "group", name)? {
+        Some(gid) => gid.as_raw(),
+        None => number("group", name)?,
+    };
+    possible("group", name, ("gid", gid))?;
+    Ok(Gid::from_raw(gid))
+}
+
+/// Reads an id as it is usually written: `+0` and `00` are no names, and hardly meant to be root.
+fn number(what: &str, name: &str) -> Result<u32, SpawnFailure> {
+    let number = name.parse::<u32>().ok();
+    number
+        .filter(|id| id.to_string() == name)
+        .ok_or_else(|| refuse(format!("{what} {name} does not exist")))
+}
+
+/// Refuses the ids that no process can have, wherever they come from: for the kernel -1
+/// (4294967295) means "leave it as it is", so that the program would go on as the daemon's user;
+/// 65535 is the -1 of 16 bits.
+fn possible(what: &str, name: &str, (kind, id): (&str, u32)) -> Result<(), SpawnFailure> {
+    if id == u32::MAX || id == 0xffff {
+        let message = format!("{what} {name} has {kind} {id}, which no process can have");
+        return Err(refuse(message));
     }
-    let number = name
-        .parse()
-        .map_err(|_| refuse(format!("group {name} does not exist")))?;
-    Ok(Gid::from_raw(number))
+    Ok(())
 }
 
 fn user_called(name: &str) -> Result<Option<User>, Errno> {
@@ -199,6 +222,24 @@ mod tests {
         assert_eq!(failure.kind, FailureKind::User);
         let failure = look_up(None, Some("nogroup2")).expect_err("no such group");
         assert_eq!(failure.message, "group nogroup2 does not exist");
+    }
+
+    #[test]
+    fn what_means_unchanged_to_the_kernel_or_is_no_usual_number_is_nobody() {
+        for id in ["4294967295", "65535"] {
+            let failure = look_up(Some(id), Some("7")).expect_err("it would stay root");
+            let rule = format!("user {id} has uid {id}, which no process can have");
+            assert_eq!(failure.message, rule);
+            let failure = look_up(None, Some(id)).expect_err("it would stay root");
+            let rule = format!("group {id} has gid {id}, which no process can have");
+            assert_eq!(failure.message, rule);
+        }
+        for number in ["+0", "00", "-1", "4294967296", " 0", "0x0", "1e3", ""] {
+            let failure = look_up(Some(number), Some("7")).expect_err("no usual number");
+            assert_eq!(failure.message, format!("user {number} does not exist"));
+            let failure = look_up(None, Some(number)).expect_err("no usual number");
+            assert_eq!(failure.message, format!("group {number} does not exist"));
+        }
     }
 
     #[test]
