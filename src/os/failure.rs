@@ -56,6 +56,10 @@ pub(super) fn explain(obstacle: &Obstacle, launch: &Launch, prepared: &Prepared)
             ),
         ),
         Step::Credentials => return credentials(errno, launch),
+        Step::Privileges => (
+            FailureKind::Permission,
+            "cannot drop the daemon's capabilities".to_owned(),
+        ),
         Step::Unchanged => {
             let message = format!(
                 "cannot switch to {}: the kernel left it as it was",
@@ -100,6 +104,7 @@ fn lacking(obstacle: &Obstacle, prepared: &Prepared) -> Option<String> {
         | Step::Session
         | Step::Stdio
         | Step::Credentials
+        | Step::Privileges
         | Step::Unchanged
         | Step::Directory
         | Step::Execute => return None,

@@ -1,6 +1,8 @@
 //! Linux: processes, signals, files and sockets, with decisions left to others. The only room with
 //! `unsafe`.
 
+/// A new process becomes its user.
+mod become_user;
 /// One cgroup for each replica, where the machine has given us a part of its tree.
 pub mod cgroups;
 /// The table of running programs: start, stop, kill, and the news of their ends.

@@ -8,6 +8,7 @@ use std::ffi::{c_char, c_int, c_void};
 use std::os::fd::RawFd;
 use std::{mem, ptr};
 
+use super::become_user::become_user;
 use super::limits::Setting;
 use super::spawn::Step;
 use super::users::Credentials;
@@ -109,11 +110,10 @@ unsafe fn become_program(plan: &Plan) -> (Step, usize) {
             return (Step::OomScore, 0);
         }
         libc::syscall(libc::SYS_umask, plan.umask);
-        if !plan.credentials.is_null() && !switch_user(&*plan.credentials) {
-            return (Step::Credentials, 0);
-        }
-        if !plan.credentials.is_null() && !has_switched(&*plan.credentials) {
-            return (Step::Unchanged, 0);
+        if !plan.credentials.is_null()
+            && let Err(step) = become_user(&*plan.credentials)
+        {
+            return (step, 0);
         }
         if libc::syscall(libc::SYS_chdir, plan.directory) < 0 {
             return (Step::Directory, 0);
@@ -183,48 +183,6 @@ unsafe fn write_oom_score(plan: &Plan) -> bool {
         fd >= 0 && libc::syscall(libc::SYS_write, fd, plan.oom, plan.oom_length) >= 0
         // The descriptor is close-on-exec.
     }
-}
-
-/// # Safety
-///
-/// Only for a child: the raw calls change this one task, not all threads.
-unsafe fn switch_user(to: &Credentials) -> bool {
-    // SAFETY: the list lives in the plan, its length beside it.
-    unsafe {
-        if libc::syscall(libc::SYS_setgroups, to.groups.len(), to.groups.as_ptr()) < 0
-            || libc::syscall(libc::SYS_setresgid, to.gid, to.gid, to.gid) < 0
-        {
-            return false;
-        }
-        match to.uid {
-            Some(uid) => libc::syscall(libc::SYS_setresuid, uid, uid, uid) >= 0,
-            None => true,
-        }
-    }
-}
-
-/// Tells whether this process is who it was to become: what the kernel answers is not all there is,
-/// since some ids mean "leave it as it is" to it.
-///
-/// # Safety
-///
-/// Only for a child.
-unsafe fn has_switched(to: &Credentials) -> bool {
-    let (mut uids, mut gids) = ([u32::MAX; 3], [u32::MAX; 3]);
-    let (uid, gid) = (uids.as_mut_ptr(), gids.as_mut_ptr());
-    // SAFETY: each points to room for three ids.
-    let answered = unsafe {
-        libc::syscall(libc::SYS_getresuid, uid, uid.add(1), uid.add(2)) == 0
-            && libc::syscall(libc::SYS_getresgid, gid, gid.add(1), gid.add(2)) == 0
-    };
-    let (mut index, mut switched) = (0, answered && to.gid != u32::MAX);
-    while index < 3 {
-        // SAFETY: below three.
-        let (uid, gid) = unsafe { (*uid.add(index), *gid.add(index)) };
-        switched &= gid == to.gid && to.uid.is_none_or(|wanted| wanted == uid);
-        index += 1;
-    }
-    switched
 }
 
 /// Tries every candidate as a shell would; returns which one to blame.

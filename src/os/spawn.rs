@@ -33,6 +33,7 @@ pub(super) enum Step {
     Nice,
     OomScore,
     Credentials,
+    Privileges,
     /// It was told that it has switched, and has not.
     Unchanged,
     Directory,
@@ -640,6 +641,8 @@ mod tests {
                     uid: Some(uid),
                     gid,
                     groups: vec![nobody],
+                    already: false,
+                    keeps_privileges: false,
                 });
                 let null = File::open("/dev/null").expect("it is everywhere");
                 let streams = Streams {

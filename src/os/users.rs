@@ -17,12 +17,29 @@ pub(super) struct Credentials {
     pub(super) uid: Option<u32>,
     pub(super) gid: u32,
     pub(super) groups: Vec<u32>,
+    /// The daemon is that already, without being root: the other groups are out of its reach.
+    pub(super) already: bool,
+    /// It is root, or stays who the daemon is: it may do what the daemon may.
+    pub(super) keeps_privileges: bool,
+}
+
+impl Credentials {
+    fn new(uid: Option<Uid>, gid: Gid, groups: Vec<u32>) -> Self {
+        let now = geteuid();
+        Self {
+            uid: uid.map(Uid::as_raw),
+            gid: gid.as_raw(),
+            groups,
+            already: !now.is_root() && uid.is_none_or(|uid| uid == now) && gid == getegid(),
+            keeps_privileges: uid.is_none_or(Uid::is_root),
+        }
+    }
 }
 
 /// What a configured user and group amount to.
 #[derive(Debug, Default)]
 pub(super) struct Identity {
-    /// `None`: nothing has to change.
+    /// `None`: nothing is configured.
     pub(super) credentials: Option<Credentials>,
     /// HOME, USER, LOGNAME and SHELL, for an environment that is silent about them.
     pub(super) variables: Vec<(&'static str, OsString)>,
@@ -38,13 +55,8 @@ pub(super) struct Identity {
 pub(super) fn look_up(user: Option<&str>, group: Option<&str>) -> Result<Identity, SpawnFailure> {
     let group = group.map(find_group).transpose()?;
     let Some(name) = user else {
-        let credentials = group.map(|gid| Credentials {
-            uid: None,
-            gid: gid.as_raw(),
-            groups: vec![gid.as_raw()],
-        });
         return Ok(Identity {
-            credentials: credentials.filter(needed),
+            credentials: group.map(|gid| Credentials::new(None, gid, vec![gid.as_raw()])),
             variables: Vec::new(),
         });
     };
@@ -60,23 +72,10 @@ pub(super) fn look_up(user: Option<&str>, group: Option<&str>) -> Result<Identit
         Some(entry) => supplementary(entry, gid)?,
         None => vec![gid.as_raw()],
     };
-    let credentials = Credentials {
-        uid: Some(uid.as_raw()),
-        gid: gid.as_raw(),
-        groups,
-    };
     Ok(Identity {
-        credentials: Some(credentials).filter(needed),
+        credentials: Some(Credentials::new(Some(uid), gid, groups)),
         variables: entry.map(variables).unwrap_or_default(),
     })
-}
-
-/// A daemon without privileges may "switch" to what it already is.
-fn needed(credentials: &Credentials) -> bool {
-    let (uid, gid) = (geteuid(), getegid());
-    uid.is_root()
-        || credentials.uid.is_some_and(|wanted| wanted != uid.as_raw())
-        || credentials.gid != gid.as_raw()
 }
 
 fn find_user(name: &str) -> Result<(Uid, Option<User>), SpawnFailure> {

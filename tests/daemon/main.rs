@@ -5,6 +5,7 @@ mod bad_places;
 mod fleet;
 mod health;
 mod healthcheck;
+mod identity;
 mod linger;
 mod pid_1;
 mod policy;

@@ -1,0 +1,264 @@
+//! A program runs as exactly the user it is configured for, whoever the daemon is.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use crate::world::World;
+
+/// Who programs are asked to be: name, configuration, and `uid gid groups` where they can be it.
+const PROGRAMS: &[(&str, &str, &str)] = &[
+    ("name", "user = 'nobody'", "65534 65534 65534"),
+    ("number", "user = 65534", "65534 65534 65534"),
+    ("text", "user = '65534'", "65534 65534 65534"),
+    ("games", "user = 'games'", "5 60 60"),
+    ("both", "user = 'nobody'\ngroup = 'games'", "65534 60 60"),
+    ("stranger", "user = 424242\ngroup = 7", "424242 7 7"),
+    ("root", "user = 'root'", "0 0 0"),
+    ("mixed", "user = 0\ngroup = 60", "0 60 60"),
+    ("group", "group = 'games'", "- 60 60"),
+    ("plain", "", "- - -"),
+];
+
+/// What a program finds of itself: its own lines of /proc/self/status, and its secure bits.
+const LOOK: &str = "{ cat /proc/self/status; setpriv --dump; } > $ETERNAL_PROGRAM.new 2>&1; \
+                    mv $ETERNAL_PROGRAM.new $ETERNAL_PROGRAM.found";
+
+/// A daemon, and what of it the programs must not have.
+struct Daemon {
+    name: &'static str,
+    /// How `setpriv` makes it.
+    setpriv: &'static [&'static str],
+    uid: u32,
+    /// The capabilities of a program that stays who the daemon is.
+    kept: &'static str,
+    /// It may become anybody.
+    may_switch: bool,
+}
+
+const NOBODY: [&str; 3] = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+const NONE: &str = "0000000000000000";
+
+const DAEMONS: &[Daemon] = &[
+    Daemon {
+        name: "root",
+        setpriv: &[],
+        uid: 0,
+        kept: "all",
+        may_switch: true,
+    },
+    Daemon {
+        name: "root with groups and capabilities to hand down",
+        setpriv: &[
+            "--groups=4,27",
+            "--inh-caps=+chown,+kill,+net_raw",
+            "--ambient-caps=+chown,+kill,+net_raw",
+        ],
+        uid: 0,
+        kept: "all",
+        may_switch: true,
+    },
+    Daemon {
+        name: "root that keeps its capabilities when it changes its user",
+        setpriv: &["--securebits=+no_setuid_fixup"],
+        uid: 0,
+        kept: "all",
+        may_switch: true,
+    },
+    Daemon {
+        name: "a user that may become anybody",
+        setpriv: &[
+            NOBODY[0],
+            NOBODY[1],
+            "--groups=27",
+            "--inh-caps=+chown,+setuid,+setgid,+kill",
+            "--ambient-caps=+chown,+setuid,+setgid,+kill",
+        ],
+        uid: 65_534,
+        kept: "00000000000000e1",
+        may_switch: true,
+    },
+    Daemon {
+        name: "a user with a capability of no use here",
+        setpriv: &[
+            NOBODY[0],
+            NOBODY[1],
+            NOBODY[2],
+            "--inh-caps=+net_bind_service",
+            "--ambient-caps=+net_bind_service",
+        ],
+        uid: 65_534,
+        kept: "0000000000000400",
+        may_switch: false,
+    },
+    Daemon {
+        name: "a user with no rights at all",
+        setpriv: &NOBODY,
+        uid: 65_534,
+        kept: NONE,
+        may_switch: false,
+    },
+];
+
+/// What a program found, one line each.
+struct Found(String);
+
+impl Found {
+    fn field(&self, name: &str) -> Vec<&str> {
+        let line = self.0.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_else(|| panic!("{name} in {}", self.0))
+            .split_whitespace()
+            .collect()
+    }
+
+    /// The real, effective, saved and file-system id, which have to be the same.
+    fn id(&self, name: &str) -> String {
+        let ids = self.field(name);
+        assert!(ids.iter().all(|id| *id == ids[0]), "{name} {ids:?}");
+        ids[0].to_owned()
+    }
+
+    fn groups(&self) -> String {
+        let mut groups: Vec<u32> = self
+            .field("Groups:")
+            .iter()
+            .map(|group| group.parse().expect("a number"))
+            .collect();
+        groups.sort_unstable();
+        let groups: Vec<String> = groups.iter().map(u32::to_string).collect();
+        groups.join(",")
+    }
+}
+
+fn is_root() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        eprintln!("skipped: only root can switch users");
+    }
+    root
+}
+
+/// A world that every user may write to.
+fn open_world(config: &str) -> World {
+    let world = World::new(config);
+    let everybody = fs::Permissions::from_mode(0o777);
+    fs::set_permissions(world.path(""), everybody).expect("a mode");
+    world
+}
+
+fn as_daemon(world: &World, daemon: &Daemon) -> Command {
+    let mut command = world.command("setpriv");
+    command.args(daemon.setpriv).arg(World::binary()).arg("run");
+    command
+}
+
+fn runs_here(world: &World, daemon: &Daemon) -> bool {
+    let mut command = world.command("setpriv");
+    command
+        .args(daemon.setpriv)
+        .arg(World::binary())
+        .arg("--version");
+    let said = world.said(command);
+    if said.code != 0 {
+        eprintln!("skipped: {} cannot be here: {said:?}", daemon.name);
+    }
+    said.code == 0
+}
+
+/// Whether this daemon can start a program as this user or group at all.
+fn can_be(daemon: &Daemon, program: &str) -> bool {
+    daemon.may_switch || matches!(program, "name" | "number" | "text" | "plain")
+}
+
+fn check(daemon: &Daemon, (program, config, who): (&str, &str, &str), found: &Found) {
+    let about = format!("{}: {program}: {}", daemon.name, found.0);
+    let mut who = who.split(' ');
+    let mut wanted = || who.next().expect("three words");
+    let (uid, gid, groups) = (wanted(), wanted(), wanted());
+    let as_daemon = daemon.uid.to_string();
+    let uid = if uid == "-" { &as_daemon } else { uid };
+    assert_eq!(found.id("Uid:"), uid, "{about}");
+    if gid != "-" {
+        assert_eq!(found.id("Gid:"), gid, "{about}");
+        // Only who may switch users can let go of groups.
+        assert!(!daemon.may_switch || found.groups() == groups, "{about}");
+    }
+    let stays = !config.contains("user");
+    for set in ["CapPrm:", "CapEff:", "CapAmb:", "CapInh:"] {
+        let held = found.field(set)[0];
+        if !stays && uid != "0" {
+            assert_eq!(held, NONE, "{set} {about}");
+        } else if uid != "0" {
+            assert_eq!(held, daemon.kept, "{set} {about}");
+        } else if set == "CapEff:" {
+            assert_eq!(held, found.field("CapBnd:")[0], "{set} {about}");
+        }
+    }
+    if !stays && uid != "0" {
+        assert_eq!(found.field("Securebits:"), ["[none]"], "{about}");
+    }
+}
+
+#[test]
+fn a_program_has_its_users_ids_and_groups_and_nothing_of_what_the_daemon_may_do() {
+    if !is_root() {
+        return;
+    }
+    let mut rows = 0;
+    for daemon in DAEMONS {
+        let mut config = String::new();
+        for (name, user, _) in PROGRAMS.iter().filter(|(name, ..)| can_be(daemon, name)) {
+            config += &format!(
+                "[programs.{name}]\ncommand = ['sh', '-c', '{LOOK}']\nrestart = 'never'\n{user}\n"
+            );
+        }
+        let world = open_world(&config);
+        if !runs_here(&world, daemon) {
+            continue;
+        }
+        let mut running = world.launch_as(as_daemon(&world, daemon));
+        assert_eq!(
+            running.ends(),
+            0,
+            "{}: {}",
+            daemon.name,
+            world.read("stderr")
+        );
+        for program in PROGRAMS.iter().filter(|(name, ..)| can_be(daemon, name)) {
+            let found = Found(world.read(&format!("{}.found", program.0)));
+            check(daemon, *program, &found);
+            rows += 1;
+        }
+    }
+    assert!(rows >= 20, "only {rows} configurations were tried");
+}
+
+#[test]
+fn a_program_of_another_user_has_no_key_of_whoever_started_the_daemon() {
+    if !is_root() {
+        return;
+    }
+    // A session with a key in it, as PAM and file systems make them, and the daemon in it.
+    const SESSION: &str = "import ctypes, os, platform, sys
+join, add = {'x86_64': (250, 248), 'aarch64': (219, 217)}[platform.machine()]
+call = ctypes.CDLL(None, use_errno=True).syscall
+if call(join, 1, None) < 0 or call(add, b'user', b'eternal-test-key', b'x', 1, -3) < 0:
+    sys.exit(77)
+os.execv(sys.argv[1], sys.argv[1:])";
+    let look = "cat /proc/keys > $ETERNAL_PROGRAM.keys";
+    let config = format!(
+        "[programs.own]\ncommand = ['sh', '-c', '{look}']\nrestart = 'never'\n\
+         [programs.other]\ncommand = ['sh', '-c', '{look}']\nrestart = 'never'\nuser = 'nobody'\n"
+    );
+    let world = open_world(&config);
+    let mut command = world.command("python3");
+    command.args(["-c", SESSION, World::binary(), "run"]);
+    let code = world.launch_as(command).ends();
+    if code == 77 || !world.read("own.keys").contains("eternal-test-key") {
+        eprintln!("skipped: no keys here");
+        return;
+    }
+    assert_eq!(code, 0);
+    let keys = world.read("other.keys");
+    assert!(!keys.contains("eternal-test-key"), "{keys}");
+}
