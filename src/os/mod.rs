@@ -29,6 +29,7 @@ pub mod notify;
 pub mod pid_file;
 /// Processes by descriptor instead of by number.
 mod pidfd;
+pub mod places;
 pub mod probe;
 pub mod procfs;
 /// The terminal, the journal and the background.
