@@ -200,6 +200,9 @@ impl Children {
         stdio: Stdio,
     ) -> Result<i32, SpawnFailure> {
         let prepared = Prepared::new(launch, &self.mark(id, run))?;
+        if let Some(user) = &prepared.identity.credentials {
+            stdio.belong_to(user);
+        }
         let streams = Streams {
             stdin: self.null.as_fd(),
             stdout: stdio.stdout.as_fd(),

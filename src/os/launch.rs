@@ -5,9 +5,12 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
+use nix::sys::stat::{Mode, fchmod, fstat};
+use nix::unistd::{Gid, Uid, fchown};
+
 use super::cgroups::Wanted;
 use super::limits::{self, Resource, Setting};
-use super::users::{self, Identity};
+use super::users::{self, Credentials, Identity};
 use crate::supervision::{FailureKind, SpawnFailure};
 
 /// The variable that marks every process we start, and with it the descendants that inherit it.
@@ -48,6 +51,25 @@ pub struct Stdio {
     pub stdout: OwnedFd,
     /// The write end of standard error.
     pub stderr: OwnedFd,
+}
+
+impl Stdio {
+    /// Hands the pipes over to the user of the program, who could write to them but not open them
+    /// (`/dev/stdout`, `/dev/stderr`) otherwise. What is no pipe is not ours to give away.
+    pub(super) fn belong_to(&self, user: &Credentials) {
+        const OPEN_FOR_WRITING: Mode = Mode::from_bits_truncate(0o622);
+        let Some(uid) = user.uid.map(Uid::from_raw) else {
+            return;
+        };
+        for stream in [&self.stdout, &self.stderr] {
+            let is_pipe = fstat(stream).is_ok_and(|s| s.st_mode & libc::S_IFMT == libc::S_IFIFO);
+            if is_pipe && fchown(stream, Some(uid), Some(Gid::from_raw(user.gid))).is_err() {
+                // Without CAP_CHOWN. Only who may look into the program finds the pipe; where even
+                // this is refused, its descriptors are as good as ever.
+                let _ = fchmod(stream, OPEN_FOR_WRITING);
+            }
+        }
+    }
 }
 
 /// A launch with every look-up done and every byte in its place.

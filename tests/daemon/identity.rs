@@ -1,7 +1,7 @@
 //! A program runs as exactly the user it is configured for, whoever the daemon is.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Command;
 
 use crate::world::World;
@@ -261,4 +261,29 @@ os.execv(sys.argv[1], sys.argv[1:])";
     assert_eq!(code, 0);
     let keys = world.read("other.keys");
     assert!(!keys.contains("eternal-test-key"), "{keys}");
+}
+
+#[test]
+fn a_program_of_another_user_can_open_its_own_standard_streams() {
+    if !is_root() {
+        return;
+    }
+    let world = open_world(
+        "[programs.w]\n\
+         command = ['sh', '-c', 'echo to-out > /dev/stdout && echo to-err > /dev/stderr']\n\
+         log_file = 'w.log'\nrestart = 'never'\nuser = 'nobody'\n\
+         [programs.probed]\ncommand = ['sleep', '1000']\nuser = 'nobody'\n\
+         ready = 'exec: test -w /dev/stdout'\n",
+    );
+    let null = fs::metadata("/dev/null").expect("it is everywhere");
+    let daemon = world.run();
+    world.is("w", "completed");
+    world.pid("probed");
+    crate::world::eventually("both lines", || {
+        let log = world.read("w.log");
+        (log.contains("to-out") && log.contains("to-err")).then_some(())
+    });
+    let after = fs::metadata("/dev/null").expect("it is everywhere");
+    assert_eq!((null.uid(), null.mode()), (after.uid(), after.mode()));
+    drop(daemon);
 }
