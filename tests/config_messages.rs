@@ -133,6 +133,7 @@ otlp_endpoint = ""
 command = ["./server", "--port", "3000"]
 working_directory = "."
 environment = {}
+pass_environment = []
 user = ""
 group = ""
 umask = "022"

@@ -47,6 +47,25 @@ pub(super) fn names(node: &Node) -> Read<Vec<String>> {
     Ok(names)
 }
 
+/// Reads names of environment variables: each whole, or its beginning followed by `*`.
+pub(super) fn variables(node: &Node) -> Read<Vec<String>> {
+    const RULE: &str = "must hold names of variables, each whole or its beginning and a *";
+    let rule = "must be an array of names of variables, as [\"DATABASE_URL\", \"AWS_*\"]";
+    let items = items(node, rule)?;
+    let mut names = Vec::with_capacity(items.len());
+    for item in &items {
+        let Kind::Text(name) = &item.kind else {
+            return Err(Fault::new(item, RULE));
+        };
+        let begin = name.strip_suffix('*').unwrap_or(name);
+        if name.is_empty() || begin.contains(['=', '*', '\0']) {
+            return Err(Fault::new(item, RULE));
+        }
+        names.push(name.clone());
+    }
+    Ok(names)
+}
+
 /// Reads a command line: words, the first of which is the program.
 pub(super) fn command(node: &Node) -> Read<Vec<String>> {
     const RULE: &str = "must be an array of strings that is not empty";

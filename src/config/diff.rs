@@ -98,6 +98,7 @@ fn same_process(a: &Program, b: &Program) -> bool {
         && a.working_directory == b.working_directory
         && a.environment == b.environment
         && a.env_file == b.env_file
+        && a.pass_environment == b.pass_environment
         && (&a.user, &a.group, a.umask) == (&b.user, &b.group, b.umask)
         && (a.nice, a.oom_score_adj) == (b.nice, b.oom_score_adj)
         && a.limits == b.limits

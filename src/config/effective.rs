@@ -186,6 +186,7 @@ fn program_value(program: &Program, key: &str, shown: Environment) -> Option<Str
         "working_directory" => Some(path(&program.working_directory)),
         "environment" => Some(environment(&program.environment, shown)),
         "env_file" => program.env_file.as_deref().map(path),
+        "pass_environment" => Some(strings(&program.pass_environment)),
         "user" => Some(string(program.user.as_deref().unwrap_or(""))),
         "group" => Some(string(program.group.as_deref().unwrap_or(""))),
         "umask" => Some(string(&format!("{:03o}", program.umask))),

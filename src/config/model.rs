@@ -125,10 +125,13 @@ pub struct Program {
     pub command: Vec<String>,
     /// Where it runs.
     pub working_directory: PathBuf,
-    /// Added to the daemon's own environment, after `env_file`.
+    /// Added to what is inherited, after `env_file`.
     pub environment: BTreeMap<String, String>,
     /// `KEY=VALUE` lines, read at every start.
     pub env_file: Option<PathBuf>,
+    /// What else a program with a `user` gets of the daemon's own environment: names, and
+    /// beginnings of names followed by `*`.
+    pub pass_environment: Vec<String>,
     /// User name or number.
     pub user: Option<String>,
     /// Group name or number.

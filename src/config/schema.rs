@@ -202,8 +202,15 @@ const KEYS: &[Key] = &[
         X,
     ),
     key(P, "working_directory", r#"".""#, "where it runs", S),
-    key(P, "environment", "{}", "added to the daemon's own", X),
+    key(P, "environment", "{}", "added to what is inherited", X),
     key(P, "env_file", "", "KEY=VALUE lines, read at every start", S),
+    key(
+        P,
+        "pass_environment",
+        "[]",
+        "what a program with a user inherits besides PATH, LANG, LANGUAGE, LC_*, TERM and TZ",
+        X,
+    ),
     key(
         P,
         "user",

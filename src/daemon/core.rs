@@ -2,7 +2,7 @@
 //! observe. It owns every decision by value; nobody else has any of it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ffi::OsString;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -11,6 +11,7 @@ use tokio::time::sleep_until;
 
 use super::commands::{Commands, Purpose};
 use super::crash_records::CrashRecords;
+use super::environment::Inherited;
 use super::health::Health;
 use super::orders::Orders;
 use super::progress::{self, StartUp};
@@ -71,7 +72,7 @@ pub(super) struct Core {
     pub status_line: String,
     pub config: config::Config,
     /// What children inherit of our environment.
-    pub inherited: Vec<(OsString, OsString)>,
+    pub inherited: Inherited,
     pub statistics_due: Option<Instant>,
     pub watchdog_due: Option<Instant>,
 }

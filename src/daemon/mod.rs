@@ -3,6 +3,7 @@
 mod commands;
 mod core;
 mod crash_records;
+mod environment;
 mod health;
 mod leftovers;
 mod linger;
@@ -242,7 +243,7 @@ async fn supervise(start: Start, open: Open, tracing: Option<&Tracing>) -> Resul
         statistics_due: config.daemon.stats_interval.map(|every| now + every),
         systemd,
         status_line: String::new(),
-        inherited: outside::inherited_environment(),
+        inherited: environment::Inherited::from_env(),
         config,
     };
     core.populate()?;

@@ -1,7 +1,6 @@
 //! What the daemon opens and lends: listeners, logs, samplers, the environment for its children.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::OsString;
 use std::io;
 use std::net::TcpListener;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -19,7 +18,6 @@ use crate::observe::{
     Usage,
 };
 use crate::os::logs::{self, Logs, Options, Record, Stderr};
-use crate::os::notify::STRIPPED;
 use crate::os::session::{self, StandardError};
 use crate::os::{cgroups, procfs};
 
@@ -233,12 +231,6 @@ pub(super) fn cgroups(mode: config::Cgroups) -> Result<cgroups::Cgroups, Refusal
         Err(reason) => tracing::info!("programs get no cgroups of their own: {reason}"),
     }
     Ok(found)
-}
-
-/// What children inherit: our environment without what systemd meant for us alone.
-pub(super) fn inherited_environment() -> Vec<(OsString, OsString)> {
-    let ours = |key: &OsString| STRIPPED.iter().any(|name| key == name) || key == "ETERNAL_RUN";
-    std::env::vars_os().filter(|(key, _)| !ours(key)).collect()
 }
 
 /// A sign of life is an answer from the loop itself.

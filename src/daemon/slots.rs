@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::environment::Inherited;
 use super::outside::is_a_file;
 use crate::config::{self, KillMode, Ready};
 use crate::observe::{About, HealthTally, LogCounters};
@@ -75,12 +76,12 @@ impl Slot {
     /// When its `env_file` cannot be read: that is a failed start like any other.
     pub fn launch(
         &self,
-        inherited: &[(OsString, OsString)],
+        inherited: &Inherited,
         notify: &str,
         trace: Option<String>,
     ) -> Result<Launch, SpawnFailure> {
         let program = &self.program;
-        let mut environment: BTreeMap<OsString, OsString> = inherited.iter().cloned().collect();
+        let mut environment: BTreeMap<OsString, OsString> = inherited.of(program).collect();
         environment.insert("ETERNAL_PROGRAM".into(), program.name.clone().into());
         environment.insert("ETERNAL_REPLICA".into(), self.replica.to_string().into());
         if let Some(trace) = trace {

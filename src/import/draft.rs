@@ -50,6 +50,13 @@ impl Table {
         self.reasons.insert(key, reason);
     }
 
+    /// Sets the user of a program that inherits everything, as elsewhere: here one with a user
+    /// inherits little unless told otherwise.
+    pub fn set_user(&mut self, user: impl Into<Value>) {
+        self.set("user", user);
+        self.set("pass_environment", texts(["*"]));
+    }
+
     /// Sets a key to a length of time.
     pub fn set_length(&mut self, key: &'static str, length: Duration) {
         self.set(key, config::length(length));

@@ -1,5 +1,6 @@
 //! A program runs as exactly the user it is configured for, whoever the daemon is.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Command;
@@ -285,5 +286,164 @@ fn a_program_of_another_user_can_open_its_own_standard_streams() {
     });
     let after = fs::metadata("/dev/null").expect("it is everywhere");
     assert_eq!((null.uid(), null.mode()), (after.uid(), after.mode()));
+    drop(daemon);
+}
+
+/// What somebody's session, a service manager and the daemon's own settings put into it.
+const DIRTY: &[(&str, &str)] = &[
+    ("HOME", "/root"),
+    ("USER", "root"),
+    ("LOGNAME", "root"),
+    ("SHELL", "/bin/zsh"),
+    ("MAIL", "/var/mail/root"),
+    ("PWD", "/root"),
+    ("OLDPWD", "/"),
+    ("_", "/usr/bin/eternal"),
+    ("SUDO_USER", "alice"),
+    ("XDG_RUNTIME_DIR", "/run/user/0"),
+    ("SSH_AUTH_SOCK", "/tmp/agent"),
+    ("DBUS_SESSION_BUS_ADDRESS", "unix:abstract=x"),
+    ("DATABASE_URL", "postgres://app"),
+    ("AWS_REGION", "x"),
+    ("LANG", "C.UTF-8"),
+    ("LC_TIME", "C"),
+    ("TZ", "Asia/Tokyo"),
+    ("TERM", "dumb"),
+];
+/// What is for the daemon alone, whoever a program is.
+const OWN: &[(&str, &str)] = &[
+    ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=secret"),
+    ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "authorization=secret"),
+    ("ETERNAL__DEFAULTS__ENVIRONMENT", "{ GIVEN = 'yes' }"),
+    ("NOTIFY_SOCKET", "/nowhere"),
+    ("WATCHDOG_USEC", "9000000000"),
+    ("WATCHDOG_PID", "1"),
+    ("LISTEN_FDS", "0"),
+    ("LISTEN_PID", "1"),
+    ("LISTEN_FDNAMES", "x"),
+    ("CREDENTIALS_DIRECTORY", "/run/credentials/eternal"),
+    ("JOURNAL_STREAM", "8:1"),
+];
+
+/// The variables that a process wrote down, `sh`'s own left out.
+fn variables(world: &World, file: &str) -> BTreeMap<String, String> {
+    let text = world.appears(file);
+    text.lines()
+        .filter_map(|line| line.split_once('='))
+        .filter(|(name, _)| !["PWD", "OLDPWD", "_", "SHLVL"].contains(name))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// Asserts what is in an environment, beside what every program gets.
+fn has_exactly(found: &BTreeMap<String, String>, wanted: &[&str]) {
+    let common = ["ETERNAL_RUN", "ETERNAL_PROGRAM", "ETERNAL_REPLICA", "PATH"];
+    let given = found.iter().filter(|(name, _)| !common.contains(&&***name));
+    let given: Vec<String> = given
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    let mut wanted: Vec<&str> = wanted.to_vec();
+    wanted.sort_unstable();
+    assert_eq!(given, wanted);
+    assert!(
+        common.iter().all(|name| found.contains_key(*name)),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn a_program_with_a_user_finds_that_users_world_and_nothing_of_the_starters() {
+    if !is_root() {
+        return;
+    }
+    // As the program finds it, not as a shell has changed it.
+    let look = |to: &str| {
+        format!("tr '\\\\0' '\\\\n' < /proc/self/environ > {to}.new && mv {to}.new {to}")
+    };
+    let start = format!("{}; exec sleep 1000", look("$ETERNAL_PROGRAM.env"));
+    let command = format!("command = ['sh', '-c', \"{start}\"]");
+    let probe = look("$ETERNAL_PROGRAM.probe").replace("\\\\", "\\");
+    let world = open_world(&format!(
+        "[programs.switched]\n{command}\nuser = 'games'\n\
+         ready = 'exec:sh probe'\nhealth_check = 'exec:sh probe'\n\
+         [programs.says]\n{command}\nuser = 'games'\nenv_file = 'says.env'\n\
+         environment = {{ HOME = '/srv/says', XDG_RUNTIME_DIR = '/run/says' }}\n\
+         [programs.asks]\n{command}\nuser = 'games'\n\
+         pass_environment = ['DATABASE_URL', 'AWS_*', 'HOME', 'OTEL_*', 'NOT_THERE']\n\
+         [programs.all]\n{command}\nuser = 'games'\npass_environment = ['*']\n\
+         [programs.number]\n{command}\nuser = 424242\ngroup = 7\n\
+         [programs.plain]\n{command}\n"
+    ));
+    world.write("probe", &probe);
+    world.write("says.env", "SHELL=/bin/sh\nMAIL=/var/mail/says\n");
+    let mut command = world.command(World::binary());
+    command
+        .arg("run")
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").expect("a path"));
+    command.envs(DIRTY.iter().chain(OWN).copied());
+    let daemon = world.launch_as(command);
+    daemon.answers();
+    let user = [
+        "HOME=/usr/games",
+        "USER=games",
+        "LOGNAME=games",
+        "SHELL=/usr/sbin/nologin",
+    ];
+    let few = [
+        "GIVEN=yes",
+        "LANG=C.UTF-8",
+        "LC_TIME=C",
+        "TZ=Asia/Tokyo",
+        "TERM=dumb",
+    ];
+    let of_user = [&user[..], &few].concat();
+    has_exactly(&variables(&world, "switched.env"), &of_user);
+    has_exactly(&variables(&world, "switched.probe"), &of_user);
+    let said = [
+        "HOME=/srv/says",
+        "SHELL=/bin/sh",
+        "USER=games",
+        "LOGNAME=games",
+    ];
+    let said = [
+        &said[..],
+        &["MAIL=/var/mail/says", "XDG_RUNTIME_DIR=/run/says"],
+    ]
+    .concat();
+    // A table in the configuration of a program stands in the place of the one of [defaults].
+    has_exactly(
+        &variables(&world, "says.env"),
+        &[&said[..], &few[1..]].concat(),
+    );
+    let asked = ["DATABASE_URL=postgres://app", "AWS_REGION=x"];
+    has_exactly(
+        &variables(&world, "asks.env"),
+        &[&of_user[..], &asked].concat(),
+    );
+    has_exactly(&variables(&world, "number.env"), &few);
+
+    let everything = variables(&world, "all.env");
+    let plain = variables(&world, "plain.env");
+    for (name, value) in DIRTY
+        .iter()
+        .filter(|(name, _)| !name.ends_with("PWD") && *name != "_")
+    {
+        assert_eq!(plain.get(*name).map(String::as_str), Some(*value), "{name}");
+        let of_user = user
+            .iter()
+            .find(|entry| entry.starts_with(&format!("{name}=")));
+        let wanted = of_user.map_or(*value, |entry| entry.split_once('=').expect("a pair").1);
+        assert_eq!(
+            everything.get(*name).map(String::as_str),
+            Some(wanted),
+            "{name}"
+        );
+    }
+    for (name, _) in OWN {
+        for found in [&everything, &plain] {
+            assert!(!found.contains_key(*name), "{name}");
+        }
+    }
     drop(daemon);
 }

@@ -233,15 +233,20 @@ impl World {
         self.appears(name).trim().parse().expect("a pid")
     }
 
-    /// Every process of this world that lives.
+    /// Every process of this world that lives: it has the mark, or, since a program with a user
+    /// does not inherit that, it is in the directory.
     pub fn processes(&self) -> Vec<i32> {
         let mark = format!("{MARK}={}", self.mark);
+        let here = self.directory.path();
         let entries = fs::read_dir("/proc").expect("/proc");
         entries
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
             .filter(|pid: &i32| {
                 let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-                environment.split(|b| *b == 0).any(|v| v == mark.as_bytes()) && lives(*pid)
+                let marked = environment.split(|b| *b == 0).any(|v| v == mark.as_bytes());
+                let inside =
+                    || fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|at| at == here);
+                (marked || inside()) && lives(*pid)
             })
             .collect()
     }

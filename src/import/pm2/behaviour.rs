@@ -198,7 +198,7 @@ pub(super) fn stopping(options: &mut Options<'_>, keys: &mut Table, notes: &mut 
         .text(&["uid", "user"], notes)
         .filter(|g| !g.value.is_empty());
     if let Some(given) = user {
-        keys.set("user", given.value);
+        keys.set_user(given.value);
     }
     let group = options
         .text(&["gid"], notes)

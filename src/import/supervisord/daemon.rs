@@ -133,7 +133,7 @@ fn surroundings(
             let text = "programs run as the daemon's user, which is root if root starts it";
             notes.says("", &given.at, text);
         } else {
-            draft.defaults.set("user", given.value);
+            draft.defaults.set_user(given.value);
             let text = "programs run as this user; the daemon runs as whoever starts it (User= \
                         of its systemd unit)";
             notes.differs("defaults", &given.at, text);

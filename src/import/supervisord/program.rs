@@ -166,7 +166,7 @@ fn one(
 
 fn identity(options: &mut Options<'_>, keys: &mut Table, notes: &mut Notes) {
     if let Some(given) = options.text("user", notes).filter(|g| !g.value.is_empty()) {
-        keys.set("user", given.value);
+        keys.set_user(given.value);
     }
     if let Some(mask) = options.read("umask", "it must be an octal mask", umask, notes) {
         keys.set("umask", mask.value);

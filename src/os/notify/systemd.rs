@@ -11,7 +11,7 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 
 /// What systemd gives to us alone: to be left out of every child's environment, since a child that
-/// finds them would speak in our name.
+/// finds them would speak in our name, or with our secrets.
 pub const STRIPPED: &[&str] = &[
     "NOTIFY_SOCKET",
     "WATCHDOG_USEC",
@@ -20,6 +20,12 @@ pub const STRIPPED: &[&str] = &[
     "LISTEN_PID",
     "LISTEN_FDNAMES",
     "LISTEN_PIDFDID",
+    "FDSTORE",
+    "CREDENTIALS_DIRECTORY",
+    "JOURNAL_STREAM",
+    "MAINPID",
+    "MANAGERPID",
+    "SYSTEMD_EXEC_PID",
 ];
 
 /// The service manager, where there is one; otherwise everything here does nothing and succeeds.
