@@ -221,6 +221,8 @@ fn every_other_key_is_accepted() {
         "a default gives way"
     );
     assert_eq!(config.programs[0].stop_signal, 2);
+    let real_time = valid("[programs.a]\ncommand=['x']\nstop_signal='SIGRTMIN+3'\n");
+    assert_eq!(real_time.programs[0].stop_signal, 37);
     assert_eq!(config.programs[0].environment["PORT"], "3000");
     assert_eq!(
         (

@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use nix::sys::signal::Signal;
-
 use super::load::Loaded;
 use super::model::{
     Cgroups, Check, Config, KillMode, Limit, Listen, LogFormat, LogLevel, Program, Ready,
 };
 use super::origins::Origin;
 use super::schema::{Key, Section, reference};
+use super::signals::signal_name;
 use super::text::{length, processors, size, string, strings};
 use crate::supervision::{OnCrashLoop, RestartMode};
 
@@ -300,7 +299,7 @@ fn bounded(most: Option<String>) -> String {
 }
 
 fn signal(number: i32) -> String {
-    Signal::try_from(number).map_or_else(|_| number.to_string(), |signal| string(signal.as_str()))
+    signal_name(number).map_or_else(|| number.to_string(), |name| string(&name))
 }
 
 fn ready(ready: &Ready) -> String {

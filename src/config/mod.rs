@@ -24,6 +24,7 @@ mod node;
 mod origins;
 mod problem;
 mod schema;
+mod signals;
 mod text;
 mod valid;
 mod values;
@@ -42,4 +43,5 @@ pub use model::{
 pub use origins::{Origin, Origins};
 pub use problem::Problems;
 pub use schema::{Key, Section, reference};
+pub use signals::{signal_name, signal_number};
 pub use text::{length, size};

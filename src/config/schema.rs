@@ -355,7 +355,13 @@ const KEYS: &[Key] = &[
         "exit codes after which it is not started again",
         X,
     ),
-    key(P, "stop_signal", r#""SIGTERM""#, "by name or number", N),
+    key(
+        P,
+        "stop_signal",
+        r#""SIGTERM""#,
+        "by name, such as SIGINT or SIGRTMIN+3, or by number",
+        N,
+    ),
     key(P, "kill_mode", r#""family""#, "family | process", S),
     key(
         P,

@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 
 use super::node::{Kind, Node, quote};
 use super::problem::{Fault, did_you_mean};
+use super::signals;
 
 /// A hundred years: beyond it an addition to the clock may overflow.
 pub(super) const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
@@ -316,33 +317,24 @@ pub(super) fn umask(node: &Node) -> Read<u32> {
     }
 }
 
-/// Reads a signal: `"SIGTERM"`, `"TERM"` or 15.
+/// Reads a signal: `"SIGTERM"`, `"TERM"`, `"SIGRTMIN+3"` or 15.
 pub(super) fn signal(node: &Node) -> Read<i32> {
-    const LAST: i64 = 64;
-    const RULE: &str = "must be a signal: \"SIGTERM\", \"TERM\" or a number from 1 to 64";
+    const RULE: &str = "must be a signal: \"SIGTERM\", \"TERM\", \"SIGRTMIN+3\", \"SIGRTMAX-1\" or a number from 1 to 64";
+    let refused = || Fault::new(node, RULE);
     match &node.kind {
-        Kind::Integer(number @ 1..=LAST) => {
-            i32::try_from(*number).map_err(|_| Fault::new(node, RULE))
-        }
-        Kind::Text(text) => {
-            let name = text.to_ascii_uppercase();
-            let name = if name.starts_with("SIG") {
-                name
-            } else {
-                format!("SIG{name}")
-            };
-            if let Ok(signal) = Signal::from_str(&name) {
-                return Ok(signal as i32);
+        Kind::Integer(number) => i32::try_from(*number)
+            .ok()
+            .filter(|number| signals::NUMBERS.contains(number))
+            .ok_or_else(refused),
+        Kind::Text(text) => signals::signal_number(text).ok_or_else(|| {
+            let name = signals::with_prefix(text);
+            let known = Signal::iterator().map(Signal::as_str);
+            match did_you_mean(&name, known).filter(|_| !name.starts_with("SIGRT")) {
+                Some(guess) => refused().help(format!("did you mean {guess:?}?")),
+                None => refused(),
             }
-            let fault = Fault::new(node, RULE);
-            Err(
-                match did_you_mean(&name, Signal::iterator().map(Signal::as_str)) {
-                    Some(guess) => fault.help(format!("did you mean {guess:?}?")),
-                    None => fault,
-                },
-            )
-        }
-        _ => Err(Fault::new(node, RULE)),
+        }),
+        _ => Err(refused()),
     }
 }
 

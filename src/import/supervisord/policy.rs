@@ -1,12 +1,9 @@
 //! When a program starts again and how it stops.
 
-use std::str::FromStr;
-
-use nix::sys::signal::Signal;
-
 use super::options::{Given, Options};
 use super::restarts::Retries;
 use super::seconds;
+use crate::config::{signal_name, signal_number};
 use crate::import::draft::Table;
 use crate::import::note::Notes;
 
@@ -105,15 +102,8 @@ fn is_true(given: &Option<Given<bool>>) -> bool {
 }
 
 fn signal(text: &str) -> Option<String> {
-    if let Ok(number) = text.parse::<i32>() {
-        let signal = Signal::try_from(number).ok()?;
-        return Some(signal.as_str().to_owned());
+    match text.parse() {
+        Ok(number) => signal_name(number),
+        Err(_) => signal_name(signal_number(text)?),
     }
-    let name = text.to_ascii_uppercase();
-    let name = if name.starts_with("SIG") {
-        name
-    } else {
-        format!("SIG{name}")
-    };
-    Signal::from_str(&name).ok().map(|s| s.as_str().to_owned())
 }
