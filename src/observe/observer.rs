@@ -351,7 +351,7 @@ impl Observer {
             }
             Event::Unkillable { run, after } => {
                 let message = format!(
-                    "still there {} after SIGKILL: probably in uninterruptible sleep",
+                    "still there {} after SIGKILL: in uninterruptible sleep, or not to be signalled",
                     text::duration(*after)
                 );
                 (

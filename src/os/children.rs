@@ -117,6 +117,8 @@ struct Child {
     ended: bool,
     /// The signal that whoever belongs to it has to get.
     asked: Option<i32>,
+    /// Why a process of it could not be signalled.
+    refused: Option<Errno>,
     /// Orphans that belong to it.
     members: HashSet<i32>,
     relatives: Vec<(i32, u64)>,
@@ -231,6 +233,7 @@ impl Children {
             family: launch.family,
             ended: false,
             asked: None,
+            refused: None,
             members: HashSet::new(),
             relatives: Vec::new(),
             in_cgroup,

@@ -37,6 +37,13 @@ pub(super) fn send(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), Errno> {
     Errno::result(result).map(drop)
 }
 
+/// Sends a signal to a number: to a process that is our unreaped child, or was just looked at, or,
+/// if it is negative, to a group whose leader is such a one. Unlike `nix` it knows all signals.
+pub(super) fn send_to_number(pid: i32, signal: i32) -> Result<(), Errno> {
+    // SAFETY: two integers go in, and no memory is touched.
+    Errno::result(unsafe { libc::kill(pid, signal) }).map(drop)
+}
+
 /// Looks how a child ended and what it and the children it waited for have used, leaving it a
 /// zombie; `None` while it lives.
 pub(super) fn peek(pidfd: BorrowedFd<'_>) -> Option<(WaitStatus, Account)> {

@@ -254,7 +254,8 @@ pub enum Event {
         /// The grace period.
         after: Duration,
     },
-    /// It (or a descendant) outlives even SIGKILL: probably in uninterruptible sleep.
+    /// It (or a descendant) outlives even SIGKILL: it is in uninterruptible sleep, or may
+    /// not be signalled.
     Unkillable {
         /// Which run.
         run: Run,

@@ -2,6 +2,7 @@
 
 mod bad_days;
 mod bad_places;
+mod families;
 mod fleet;
 mod health;
 mod healthcheck;

@@ -84,6 +84,13 @@ impl World {
         self.read(name).lines().map(str::to_owned).collect()
     }
 
+    /// Waits for this many lines in a file.
+    pub fn lines_of(&self, name: &str, count: usize) -> Vec<String> {
+        eventually(&format!("{count} lines in {name}"), || {
+            Some(self.lines(name)).filter(|lines| lines.len() >= count)
+        })
+    }
+
     /// Reads the daemon's log.
     pub fn log(&self) -> String {
         self.read("logs/daemon.log")

@@ -74,7 +74,10 @@ impl Children {
         }
         child.crowd = Some(events);
         if let Some(signal) = child.asked {
-            others.iter().for_each(|process| tell(process, signal));
+            for process in &others {
+                let sent = tell(process, signal);
+                self.note_refusal(run, process.pid, signal, sent);
+            }
         }
         false
     }

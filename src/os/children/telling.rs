@@ -3,8 +3,7 @@
 use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use nix::sys::signal as group_signal;
-use nix::unistd::Pid;
+use nix::errno::Errno;
 
 use super::Children;
 use crate::os::family::Process;
@@ -23,8 +22,9 @@ impl Children {
             if child.in_cgroup && signal == libc::SIGKILL {
                 self.cgroups.excuse(child.id);
             }
-            send(child.pidfd.as_fd(), signal);
-            return;
+            let sent = send(Some(child.pidfd.as_fd()), child.pid, signal);
+            let pid = child.pid;
+            return self.note_refusal(run, pid, signal, sent);
         }
         let (id, pid) = (child.id, child.pid);
         let inside = child.in_cgroup;
@@ -38,11 +38,34 @@ impl Children {
             let strangers = self.cgroups.members(id).into_iter();
             relatives.extend(strangers.filter(|p| p.pid != pid && !known.contains(&p.pid)));
         }
-        signal_group(pid, signal);
+        let sent = signal_group(pid, signal);
+        self.note_refusal(run, pid, signal, sent);
         // Read again: one that was in the group when it was met may have left it before the signal.
         let elsewhere = |process: &Process| process.again().is_some_and(|now| now.group != pid);
         for process in relatives.iter().filter(|process| elsewhere(process)) {
-            tell(process, signal);
+            let sent = tell(process, signal);
+            self.note_refusal(run, process.pid, signal, sent);
+        }
+    }
+
+    /// Says once of a run that a process of it cannot be signalled: whatever waits for its end
+    /// waits in vain.
+    pub(super) fn note_refusal(
+        &mut self,
+        run: Run,
+        pid: i32,
+        signal: i32,
+        sent: Result<(), Errno>,
+    ) {
+        let (Err(errno), Some(child)) = (sent, self.runs.get_mut(&run)) else {
+            return;
+        };
+        if child.refused.replace(errno).is_none() {
+            let cause = errno.desc();
+            tracing::error!(
+                pid,
+                "cannot send signal {signal} to process {pid}: {cause} ({errno:?})"
+            );
         }
     }
 
@@ -55,22 +78,20 @@ impl Children {
             kill_group_of(process);
         }
         if signal == libc::SIGKILL || !(known || in_group) {
-            tell(process, signal);
+            let sent = tell(process, signal);
+            self.note_refusal(run, process.pid, signal, sent);
         }
     }
 }
 
-/// Signals the group of an unreaped main process.
-fn signal_group(leader: i32, signal: i32) {
-    let leader = Pid::from_raw(leader);
-    let Ok(kind) = group_signal::Signal::try_from(signal) else {
-        return;
-    };
-    // ESRCH: nobody is left.
-    let _ = group_signal::killpg(leader, kind);
-    if kind != group_signal::SIGKILL {
-        let _ = group_signal::killpg(leader, group_signal::SIGCONT);
+/// Signals the group of an unreaped main process; those who are stopped are continued, so that they
+/// can act on it.
+fn signal_group(leader: i32, signal: i32) -> Result<(), Errno> {
+    let sent = pidfd::send_to_number(-leader, signal);
+    if signal != libc::SIGKILL {
+        let _ = pidfd::send_to_number(-leader, libc::SIGCONT);
     }
+    unless_gone(sent)
 }
 
 /// Kills the whole group of an orphan, so that one that forks for ever cannot outrun us.
@@ -82,26 +103,41 @@ fn kill_group_of(orphan: &Process) {
     };
     let own = nix::unistd::getpgrp().as_raw();
     if process.group > 1 && process.group != own {
-        signal_group(process.group, libc::SIGKILL);
+        // Whether it worked shows below: the orphan itself is signalled as well.
+        let _ = signal_group(process.group, libc::SIGKILL);
     }
 }
 
 /// Signals a process if it is still the one that was met.
-pub(super) fn tell(process: &Process, signal: i32) {
-    let Ok(pidfd) = pidfd::open(process.pid) else {
-        return;
-    };
+pub(super) fn tell(process: &Process, signal: i32) -> Result<(), Errno> {
+    let pidfd = pidfd::open(process.pid);
     // Looked at after opening: the descriptor is for the process that was met.
-    if process.again().is_some() {
-        send(pidfd.as_fd(), signal);
+    if process.again().is_none() {
+        return Ok(());
     }
+    send(pidfd.as_ref().ok().map(AsFd::as_fd), process.pid, signal)
 }
 
 /// Signals a process; a stopped one is continued, so that it can act on it.
-fn send(pidfd: BorrowedFd<'_>, signal: i32) {
-    // ESRCH: it has ended, and the news is on its way.
-    let _ = pidfd::send(pidfd, signal);
+///
+/// Where a filter of system calls is older than pidfds (it refuses them with EPERM or ENOSYS), the
+/// number has to do: the caller knows that it is not free.
+fn send(pidfd: Option<BorrowedFd<'_>>, pid: i32, signal: i32) -> Result<(), Errno> {
+    let deliver = |signal| match pidfd.map(|pidfd| pidfd::send(pidfd, signal)) {
+        Some(Err(Errno::EPERM | Errno::ENOSYS)) | None => pidfd::send_to_number(pid, signal),
+        Some(sent) => sent,
+    };
+    let sent = deliver(signal);
     if signal != libc::SIGKILL {
-        let _ = pidfd::send(pidfd, libc::SIGCONT);
+        let _ = deliver(libc::SIGCONT);
+    }
+    unless_gone(sent)
+}
+
+/// One that has ended needs no signal: the news of it is on its way.
+fn unless_gone(sent: Result<(), Errno>) -> Result<(), Errno> {
+    match sent {
+        Err(Errno::ESRCH) => Ok(()),
+        sent => sent,
     }
 }

@@ -271,7 +271,8 @@ impl Program {
                             since,
                             alarm_at: None,
                         };
-                        self.why = "it outlives SIGKILL: probably in uninterruptible sleep";
+                        self.why =
+                            "it outlives SIGKILL: in uninterruptible sleep, or not to be signalled";
                         self.tell(
                             Event::Unkillable {
                                 run,
