@@ -90,6 +90,7 @@ fn exit(reason: ExitReason, code: i32) -> Event {
         pid: 4242,
         reason,
         status: WaitStatus::Exited { code },
+        at: Instant::now(),
         ran: Duration::from_millis(12_400),
         was_ready: true,
     })
@@ -167,7 +168,7 @@ fn promtool_has_nothing_to_say_whatever_the_programs_are_called() {
             );
             observer.publish([(Id(n), view(State::Running))]);
         }
-        observer.metrics().lag(Duration::from_micros(70));
+        observer.metrics().turns().woke(Duration::from_micros(70));
         let text = scrape(&observer);
         let types: Vec<&str> = text
             .lines()

@@ -1,44 +1,31 @@
-//! THE LOOP: waits, reads the clock, performs what supervision decides, hands what it tells to
-//! observe. It owns every decision by value; nobody else has any of it.
+//! THE LOOP: reads the clock, performs what supervision decides, hands what it tells to observe,
+//! turn by turn (see `turn`). It owns every decision by value; nobody else has any of it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
-
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::sleep_until;
+use std::time::{Instant, SystemTime};
 
 use super::commands::{Commands, Purpose};
 use super::crash_records::CrashRecords;
 use super::environment::Inherited;
 use super::health::Health;
 use super::orders::Orders;
-use super::progress::{self, StartUp};
+use super::progress::StartUp;
 use super::readiness::{Found, Readiness};
 use super::reload::Reloads;
 use super::slots::Slot;
 use super::watchdog::Watchdogs;
 use crate::config::{self, Check, Ready};
-use crate::control::server::Command;
-use crate::observe::{App, DaemonEvent, Observer, StreamCounts};
+use crate::observe::{App, DaemonEvent, Observer, StreamCounts, Turns};
 use crate::os::children::{Children, News, Stdio};
 use crate::os::journal::Journal;
 use crate::os::logs::{Logs, Source, Stream};
-use crate::os::memory;
-use crate::os::notify::{Notification, NotifySocket, Systemd};
-use crate::os::signals::{Signal, Signals};
+use crate::os::notify::{Notification, Systemd};
+use crate::os::signals::Signal;
 use crate::supervision::{
-    Action, Ailment, Event, FailureKind, Fleet, Id, Input, Moment, Outbox, Outcome, Output,
-    Request, Run, SpawnFailure, State, WaitStatus,
+    Action, Ailment, Event, FailureKind, Fleet, Id, Input, Moment, Outbox, Request, Run,
+    SpawnFailure, WaitStatus,
 };
-
-/// Timers of the runtime are this coarse: waking that much late is no lag.
-const TIMER_GRAIN: Duration = Duration::from_millis(2);
-
-/// What has happened and is not told waits up to this number: a program that fails as fast as it
-/// is started may not fill the memory.
-const UNTOLD: usize = 4096;
 
 /// An event on its way to the observer, and when it happened.
 type Happened = (Id, Event, (Instant, SystemTime));
@@ -49,6 +36,8 @@ pub(super) struct Core {
     /// That it ends, and why, has been told.
     pub ending: bool,
     pub out: Outbox,
+    /// What is to be done in the next turn: the time of this one is up.
+    pub put_off: Outbox,
     /// Told when there is nothing left to do: a restart does not wait for its log lines.
     pub untold: VecDeque<Happened>,
     pub slots: BTreeMap<Id, Slot>,
@@ -73,56 +62,13 @@ pub(super) struct Core {
     pub config: config::Config,
     /// What children inherit of our environment.
     pub inherited: Inherited,
+    /// How long its turns take.
+    pub turns: Turns,
     pub statistics_due: Option<Instant>,
     pub watchdog_due: Option<Instant>,
 }
 
-/// Where news from outside comes in.
-pub(super) struct Inbox {
-    pub signals: Signals,
-    pub commands: mpsc::Receiver<Command>,
-    pub notifications: NotifySocket,
-    /// That socket is broken.
-    pub deaf: bool,
-    pub probed: mpsc::Receiver<Found>,
-    pub pings: mpsc::Receiver<oneshot::Sender<()>>,
-}
-
 impl Core {
-    /// Runs until there is nothing left to supervise.
-    pub async fn run(&mut self, inbox: &mut Inbox) -> Outcome {
-        self.settle();
-        loop {
-            if let Some(outcome) = self.fleet.outcome() {
-                return outcome;
-            }
-            let deadline = self.deadline();
-            tokio::select! {
-                biased;
-                news = self.children.next() => self.take_all_news(news),
-                signal = inbox.signals.next() => self.obey(signal),
-                notification = inbox.notifications.recv(), if !inbox.deaf => match notification {
-                    Ok(notification) => self.notified(&notification),
-                    // A broken socket is not asked again: that would only spin.
-                    Err(error) => {
-                        tracing::error!("cannot receive READY=1 any more: {error}");
-                        inbox.deaf = true;
-                    }
-                },
-                // After the notifications: one of those may have just been in time.
-                Some(found) = inbox.probed.recv() => self.probed(found),
-                Some(command) = inbox.commands.recv() => self.command(command),
-                Some(ping) = inbox.pings.recv() => drop(ping.send(())),
-                () = sleep_until(deadline.unwrap_or_else(Instant::now).into()), if deadline.is_some() => {}
-            }
-            // Not in the select: a flood of news would keep back-offs and the watchdog waiting.
-            if deadline.is_some_and(|due| due <= Instant::now()) {
-                self.timer();
-            }
-            self.settle();
-        }
-    }
-
     /// Adds a replica that nobody wants yet.
     ///
     /// # Errors
@@ -180,23 +126,7 @@ impl Core {
 
     // ---- what comes in ----------------------------------------------------------------------
 
-    fn take_all_news(&mut self, first: News) {
-        let mut all = Vec::new();
-        let mut next = Some(first);
-        while let Some(news) = next {
-            self.news(news);
-            // Each death is answered before the next is looked at: the first of a burst does not
-            // wait for the last. None waits for the paperwork.
-            self.act_all();
-            all.push(news);
-            next = self.children.drain();
-        }
-        for news in all {
-            self.file(news);
-        }
-    }
-
-    fn news(&mut self, news: News) {
+    pub fn news(&mut self, news: News) {
         match news {
             News::Exited {
                 id, run, status, ..
@@ -205,15 +135,21 @@ impl Core {
                 id,
                 run,
                 status,
+                at,
                 family,
-            } => self.step(
-                id,
-                Input::Exited {
+            } => {
+                let ended = Input::Exited {
                     run,
                     status,
                     family,
-                },
-            ),
+                };
+                // It ended then, however long the news of it had to wait.
+                let at = Moment {
+                    now: at,
+                    ..self.moment()
+                };
+                self.fleet.step(at, id, ended, &mut self.out);
+            }
             News::FamilyGone { id, .. } if Commands::is_command(id) => {}
             News::FamilyGone { id, run } => self.step(id, Input::FamilyGone(run)),
             News::OrphanReaped { .. } => {}
@@ -222,7 +158,7 @@ impl Core {
 
     /// Puts on record what ended. Before what follows from it is told, so that a crash has its last
     /// output and a new life is noted after the old one.
-    fn file(&mut self, news: News) {
+    pub fn file(&mut self, news: News) {
         match news {
             News::Exited { id, .. } | News::FamilyGone { id, .. } if Commands::is_command(id) => {}
             News::Exited {
@@ -241,12 +177,12 @@ impl Core {
         }
     }
 
-    fn obey(&mut self, signal: Signal) {
+    pub fn obey(&mut self, signal: Signal) {
         self.observer.tell(&DaemonEvent::SignalReceived {
             name: signal.name(),
         });
         match signal {
-            Signal::Terminate | Signal::Interrupt => {
+            Signal::Terminate | Signal::Interrupt | Signal::Quit => {
                 if self.fleet.is_shutting_down() {
                     self.request(Request::Kill);
                 } else {
@@ -273,7 +209,7 @@ impl Core {
         self.request(Request::Shutdown);
     }
 
-    fn notified(&mut self, notification: &Notification) {
+    pub fn notified(&mut self, notification: &Notification) {
         if let Some(run) = self.readiness.who_is_ready(notification) {
             self.probed(Found::Ready(run));
         }
@@ -282,7 +218,7 @@ impl Core {
         }
     }
 
-    fn probed(&mut self, found: Found) {
+    pub fn probed(&mut self, found: Found) {
         match found {
             Found::Ready(run) => self.step(run.id(), Input::Ready(run)),
             Found::TryAgain(run) => {
@@ -337,37 +273,6 @@ impl Core {
         }
     }
 
-    fn timer(&mut self) {
-        let now = Instant::now();
-        if let Some(deadline) = self.deadline() {
-            let late = now
-                .saturating_duration_since(deadline)
-                .saturating_sub(TIMER_GRAIN);
-            self.observer.tell(&DaemonEvent::LoopLag { late });
-        }
-        if self.statistics_due.is_some_and(|due| due <= now) {
-            self.observer.tell(&DaemonEvent::Statistics);
-            self.statistics_due = self.config.daemon.stats_interval.map(|every| now + every);
-        }
-        if self.watchdog_due.is_some_and(|due| due <= now) {
-            self.systemd_says(Systemd::watchdog);
-            self.watchdog_due = self.systemd.watchdog_interval().map(|within| now + within);
-        }
-        let at = self.moment();
-        self.fleet.tick(at, &mut self.out);
-    }
-
-    fn deadline(&self) -> Option<Instant> {
-        [
-            self.fleet.deadline(),
-            self.statistics_due,
-            self.watchdog_due,
-        ]
-        .into_iter()
-        .flatten()
-        .min()
-    }
-
     pub fn step(&mut self, id: Id, input: Input) {
         let at = self.moment();
         self.fleet.step(at, id, input, &mut self.out);
@@ -375,24 +280,8 @@ impl Core {
 
     // ---- what goes out ----------------------------------------------------------------------
 
-    /// Does and tells everything there is, then publishes how things stand.
-    pub fn settle(&mut self) {
-        loop {
-            self.perform();
-            self.publish();
-            self.answer_orders();
-            self.answer_reloads();
-            self.report_start_up();
-            self.report_critical_end();
-            // An answer may have led to orders, as a finished reload does.
-            if self.out.is_empty() {
-                break;
-            }
-        }
-    }
-
     /// The fleet goes down by itself when a critical program has failed.
-    fn report_critical_end(&mut self) {
+    pub fn report_critical_end(&mut self) {
         if self.fleet.is_shutting_down() && !self.ending {
             self.ending = true;
             self.systemd_says(Systemd::stopping);
@@ -401,32 +290,7 @@ impl Core {
         }
     }
 
-    fn perform(&mut self) {
-        loop {
-            self.act_all();
-            let Some((id, event, at)) = self.untold.pop_front() else {
-                break;
-            };
-            self.record(id, &event, at);
-        }
-    }
-
-    /// Does what there is to do, and keeps what there is to tell, in order.
-    fn act_all(&mut self) {
-        while self.untold.len() < UNTOLD
-            && let Some(output) = self.out.pop_front()
-        {
-            match output {
-                Output::Event(id, event) => {
-                    let at = (Instant::now(), SystemTime::now());
-                    self.untold.push_back((id, event, at));
-                }
-                Output::Action(id, action) => self.act(id, action),
-            }
-        }
-    }
-
-    fn record(&mut self, id: Id, event: &Event, at: (Instant, SystemTime)) {
+    pub fn record(&mut self, id: Id, event: &Event, at: (Instant, SystemTime)) {
         self.changed.insert(id);
         if let Some(crash) = self.observer.record_at(at, id, event) {
             self.crashes.judged(id, crash);
@@ -481,7 +345,7 @@ impl Core {
         }
     }
 
-    fn act(&mut self, id: Id, action: Action) {
+    pub fn act(&mut self, id: Id, action: Action) {
         match action {
             Action::Spawn(run) => {
                 let input = match self.spawn(id, run) {
@@ -538,50 +402,5 @@ impl Core {
             .collect();
         self.observer.publish(views);
         self.report_to_systemd();
-    }
-
-    // ---- what systemd and the starting command hear ------------------------------------------
-
-    /// Tells how the start went, once it is known.
-    pub fn report_start_up(&mut self) {
-        let Some(conclusion) = self.start_up.conclude() else {
-            return;
-        };
-        self.systemd_says(Systemd::ready);
-        if conclusion.failures.is_empty() {
-            self.observer.tell(&DaemonEvent::Ready);
-        }
-        progress::report(&conclusion);
-        memory::give_back();
-    }
-
-    fn report_to_systemd(&mut self) {
-        if !self.systemd.is_there() {
-            return;
-        }
-        let ids = self.fleet.ids();
-        let states: Vec<State> = ids
-            .iter()
-            .filter_map(|id| Some(self.fleet.view(*id)?.state))
-            .collect();
-        let count = |wanted: State| states.iter().filter(|state| **state == wanted).count();
-        let line = format!(
-            "{} of {} programs up, {} failed, {} restarting",
-            count(State::Running),
-            self.slots.len(),
-            count(State::Failed),
-            count(State::Backoff),
-        );
-        if line != self.status_line {
-            self.systemd_says(|systemd| systemd.status(&line));
-            self.status_line = line;
-        }
-    }
-
-    /// A supervisor above us that does not listen is no reason to stop.
-    pub fn systemd_says(&self, what: impl FnOnce(&Systemd) -> std::io::Result<()>) {
-        if let Err(error) = what(&self.systemd) {
-            tracing::warn!("cannot notify systemd: {error}");
-        }
     }
 }

@@ -2,13 +2,18 @@
 //! history. The loop waits for neither.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::control::api::Crash;
 use crate::observe::CrashHistory;
 use crate::os::journal::Journal;
 use crate::supervision::Id;
+
+/// Crashes whose last output is waited for at the same time. Where there are more, the log room cannot
+/// keep up: those that come then go without, so that a storm of crashes fills no memory.
+const WAITING: usize = 256;
 
 /// Joins the two halves of each crash record.
 pub(super) struct CrashRecords {
@@ -16,6 +21,7 @@ pub(super) struct CrashRecords {
     journal: Journal,
     /// The last output of the latest run of each program, while it is still being read.
     last_output: HashMap<Id, oneshot::Receiver<Vec<String>>>,
+    seats: Arc<Semaphore>,
 }
 
 impl CrashRecords {
@@ -24,6 +30,7 @@ impl CrashRecords {
             history,
             journal,
             last_output: HashMap::new(),
+            seats: Arc::new(Semaphore::new(WAITING)),
         }
     }
 
@@ -35,16 +42,23 @@ impl CrashRecords {
     /// A crash has its verdict.
     pub fn judged(&mut self, id: Id, mut crash: Crash) {
         let last_output = self.last_output.remove(&id);
+        let seat = Arc::clone(&self.seats).try_acquire_owned();
+        let (Some(lines), Ok(seat)) = (last_output, seat) else {
+            return keep(&self.history, &self.journal, crash);
+        };
         let (history, journal) = (self.history.clone(), self.journal.clone());
         tokio::spawn(async move {
-            if let Some(lines) = last_output {
-                // The log room answers once it has read what is there, or is gone.
-                crash.last_output = lines.await.unwrap_or_default();
-            }
-            if let Ok(line) = serde_json::to_string(&crash) {
-                journal.crash(line);
-            }
-            history.push(crash);
+            // The log room answers once it has read what is there, or is gone.
+            crash.last_output = lines.await.unwrap_or_default();
+            drop(seat);
+            keep(&history, &journal, crash);
         });
     }
+}
+
+fn keep(history: &CrashHistory, journal: &Journal, crash: Crash) {
+    if let Ok(line) = serde_json::to_string(&crash) {
+        journal.crash(line);
+    }
+    history.push(crash);
 }

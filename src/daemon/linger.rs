@@ -3,7 +3,8 @@
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::core::{Core, Inbox};
+use super::core::Core;
+use super::turn::Inbox;
 use crate::control::server::{Command, Refusal};
 use crate::observe::DaemonEvent;
 

@@ -15,6 +15,8 @@ mod reload;
 mod senders;
 mod slots;
 mod task;
+mod turn;
+mod upwards;
 mod watchdog;
 mod web;
 
@@ -26,7 +28,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc;
 
-use self::core::{Core, Inbox};
+use self::core::Core;
+use self::turn::{Alarm, Inbox};
 use crate::config::{Listen, Loaded, Origins, Sources};
 use crate::control::api::Progress;
 use crate::control::server::{self, Backend};
@@ -38,7 +41,7 @@ use crate::os::journal::Journal;
 use crate::os::logs::Logs;
 use crate::os::notify::{NotifySocket, Systemd};
 use crate::os::pid_file::{Found, PidFile, PidFileError};
-use crate::os::signals::Signals;
+use crate::os::signals::{Signal, Signals};
 use crate::os::{self, session};
 use crate::supervision::{Fleet, Outbox, Outcome, Request};
 use slots::Slot;
@@ -168,7 +171,8 @@ async fn supervise(start: Start, open: Open, tracing: Option<&Tracing>) -> Resul
     let (journal, found) = Journal::open(&start.loaded.config.daemon.state_dir, |trouble| {
         tracing::warn!("{trouble}")
     });
-    let mut children = Children::new(&found.marker).map_err(|error| refuse_plainly(1, &error))?;
+    let mut children =
+        Children::new(&found.marker, Instant::now).map_err(|error| refuse_plainly(1, &error))?;
     children.use_cgroups(outside::cgroups(start.loaded.config.daemon.cgroups)?);
     let notifications =
         NotifySocket::bind(&start.loaded.config.daemon.state_dir.join("notify.sock"))
@@ -196,6 +200,9 @@ async fn supervise(start: Start, open: Open, tracing: Option<&Tracing>) -> Resul
         outside::alive(ping),
     ));
     app.protect(open.protection);
+    observer
+        .metrics()
+        .listens_to(&Signal::ALL.map(Signal::name));
     let reader = observer.reader();
     let backend = Backend {
         status: Arc::new(move || reader.status()),
@@ -216,6 +223,7 @@ async fn supervise(start: Start, open: Open, tracing: Option<&Tracing>) -> Resul
         deaf: false,
         probed: ready,
         pings,
+        alarm: Alarm::default(),
     };
     let config = start.loaded.config;
     let now = Instant::now();
@@ -223,10 +231,12 @@ async fn supervise(start: Start, open: Open, tracing: Option<&Tracing>) -> Resul
         fleet: Fleet::default(),
         ending: false,
         out: Outbox::new(),
+        put_off: Outbox::new(),
         untold: VecDeque::new(),
         slots: BTreeMap::new(),
         changed: BTreeSet::new(),
         children,
+        turns: observer.metrics().turns(),
         observer,
         app: Arc::clone(&app),
         logs: open.logs,

@@ -52,7 +52,7 @@ pub fn catalogue() -> io::Result<BTreeMap<String, Described>> {
     observer.publish([(Id(2), view(State::Running))]);
     let metrics = observer.metrics();
     metrics.http("metrics", 200, "GET", Duration::ZERO);
-    metrics.lag(Duration::ZERO);
+    metrics.listens_to(&["SIGTERM"]);
     let text = observer.reader().exposition(false)?;
     Ok(read_off(&String::from_utf8_lossy(&text)))
 }
@@ -132,6 +132,7 @@ fn exit(status: WaitStatus) -> Exit {
         pid: 1,
         reason: ExitReason::ExitCode,
         status,
+        at: Instant::now(),
         ran: Duration::ZERO,
         was_ready: true,
     }

@@ -177,7 +177,7 @@ impl Observer {
             ),
             DaemonEvent::LogTrouble { message } => (Level::WARN, "log_trouble", message.clone()),
             DaemonEvent::Trouble { message } => (Level::WARN, "trouble", message.clone()),
-            DaemonEvent::LoopLag { late } => return self.metrics.lag(*late),
+            DaemonEvent::LoopLag { late } => return self.metrics.turns().woke(*late),
             DaemonEvent::SpansDropped { count } => return self.metrics.spans_dropped(*count),
         };
         let telling = Telling {

@@ -37,6 +37,7 @@ mod telling;
 mod text;
 mod tls;
 mod tracing_export;
+mod turns;
 mod why;
 
 use std::sync::Arc;
@@ -59,6 +60,7 @@ pub use serving::{Listener, serve};
 pub use spans::Spans;
 pub use text::{duration, rfc3339};
 pub use tracing_export::{Tracing, TracingError};
+pub use turns::Turns;
 
 /// What is counted of one captured stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -6,22 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram, with_local_recorder};
+use metrics::{Counter, Gauge, counter, gauge, histogram, with_local_recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-use super::Identity;
+use super::{Identity, Turns};
 
 const HTTP_BOUNDS: &[f64] = &[
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 10.0,
 ];
-const LAG_BOUNDS: &[f64] = &[
-    0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
-];
 /// The exporter keeps every observation until it is rendered or told to tidy up.
 const TIDY_AFTER: u64 = 4096;
 
-/// The signals that the daemon listens to.
-const SIGNALS: [&str; 5] = ["SIGHUP", "SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"];
 /// The pages of the HTTP server, as they are called in labels.
 pub(super) const HANDLERS: [&str; 6] = ["metrics", "healthy", "ready", "sd", "status", "other"];
 
@@ -33,9 +28,8 @@ pub struct ProcessMetrics {
     reload_successful: Gauge,
     reload_stamp: Gauge,
     reloads: [Counter; 2],
-    signals: [Counter; SIGNALS.len()],
     orphans: Counter,
-    lag: Histogram,
+    turns: Turns,
     spans_dropped: Counter,
     observations: Arc<AtomicU64>,
 }
@@ -49,10 +43,6 @@ impl ProcessMetrics {
     pub fn new(identity: &Identity) -> Result<Self, metrics_exporter_prometheus::BuildError> {
         let recorder = PrometheusBuilder::new()
             .set_buckets(HTTP_BOUNDS)?
-            .set_buckets_for_metric(
-                metrics_exporter_prometheus::Matcher::Full("eternal_event_loop_lag_seconds".into()),
-                LAG_BOUNDS,
-            )?
             .build_recorder();
         let recorder = Arc::new(recorder);
         let metrics = with_local_recorder(&*recorder, || {
@@ -70,10 +60,8 @@ impl ProcessMetrics {
                 reload_stamp: gauge!("eternal_config_last_reload_success_timestamp_seconds"),
                 reloads: ["success", "failure"]
                     .map(|result| counter!("eternal_config_reloads_total", "result" => result)),
-                signals: SIGNALS
-                    .map(|signal| counter!("eternal_signals_received_total", "signal" => signal)),
                 orphans: counter!("eternal_orphans_reaped_total"),
-                lag: histogram!("eternal_event_loop_lag_seconds"),
+                turns: Turns::default(),
                 spans_dropped: counter!("eternal_otlp_spans_dropped_total"),
                 observations: Arc::default(),
                 recorder: Arc::clone(&recorder),
@@ -99,11 +87,23 @@ impl ProcessMetrics {
         }
     }
 
-    /// Counts a signal, if it is one that the daemon listens to.
-    pub fn signal(&self, name: &str) {
-        if let Some(index) = SIGNALS.iter().position(|signal| *signal == name) {
-            self.signals[index].increment(1);
+    /// Shows, at zero, the signals that the daemon listens to.
+    pub fn listens_to(&self, names: &[&'static str]) {
+        for name in names {
+            self.signal_series(name).increment(0);
         }
+    }
+
+    /// Counts a signal.
+    pub(super) fn signal(&self, name: &'static str) {
+        self.signal_series(name).increment(1);
+    }
+
+    fn signal_series(&self, name: &'static str) -> Counter {
+        with_local_recorder(
+            &*self.recorder,
+            || counter!("eternal_signals_received_total", "signal" => name),
+        )
     }
 
     /// Counts a reaped orphan.
@@ -111,10 +111,10 @@ impl ProcessMetrics {
         self.orphans.increment(1);
     }
 
-    /// Adds how late the loop woke up.
-    pub fn lag(&self, late: Duration) {
-        self.lag.record(late.as_secs_f64());
-        self.tidy();
+    /// Returns where the loop's turns are timed.
+    #[must_use]
+    pub fn turns(&self) -> Turns {
+        self.turns.clone()
     }
 
     /// Counts spans that could not be exported.
@@ -155,7 +155,9 @@ impl ProcessMetrics {
 
     /// Returns the exposition of these metrics, in no particular order.
     pub(super) fn render(&self) -> String {
-        self.handle.render()
+        let mut text = self.handle.render();
+        self.turns.render(&mut text);
+        text
     }
 }
 
@@ -184,10 +186,6 @@ fn describe() {
     c!(
         "eternal_orphans_reaped_total",
         "Ended processes that belonged to no program and were reaped."
-    );
-    h!(
-        "eternal_event_loop_lag_seconds",
-        "How late the supervision loop woke up, in seconds."
     );
     c!(
         "eternal_http_requests_total",

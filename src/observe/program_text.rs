@@ -314,6 +314,7 @@ mod tests {
                 pid: 1,
                 reason,
                 status,
+                at: Instant::now(),
                 ran: Duration::from_millis(1234),
                 was_ready: true,
             };

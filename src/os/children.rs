@@ -11,6 +11,7 @@
 //! - where a run has a cgroup, that says whose a process is, whatever the process did to hide it,
 //!   and holds up the end of the family for those who were moved there from elsewhere, too.
 
+mod glance;
 mod kin;
 mod telling;
 
@@ -20,12 +21,14 @@ use std::future::{Future as _, poll_fn};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use nix::errno::Errno;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Sleep;
 
+use self::glance::Glimpsed;
 use super::cgroups::{Cgroups, Wanted};
 use super::exits::Exits;
 use super::failure;
@@ -48,6 +51,8 @@ pub enum News {
         run: Run,
         /// How it ended.
         status: WaitStatus,
+        /// When it was seen to have ended: at most a look after it did, however long the news waits.
+        at: Instant,
         /// Descendants are still alive; `FamilyGone` follows. Never in process mode.
         family: bool,
     },
@@ -79,10 +84,13 @@ pub struct SetupError {
 #[derive(Debug)]
 pub struct Children {
     marker: String,
+    clock: fn() -> Instant,
     spawner: Spawner,
     null: File,
     cgroups: Cgroups,
     exits: AsyncFd<Exits>,
+    /// What was seen at a glance and is not news yet.
+    glimpsed: Glimpsed,
     /// Wakes us for the ends of adopted orphans, which have no pidfd here.
     sigchld: Signal,
     runs: HashMap<Run, Child>,
@@ -139,12 +147,13 @@ const ROUNDS: usize = 64;
 impl Children {
     /// Sets up an empty table and makes this process the reaper of all its descendants.
     ///
-    /// `marker` is this installation's token, without colons. To be called inside the runtime.
+    /// `marker` is this installation's token, without colons; `clock` says when ends are seen. To be
+    /// called inside the runtime.
     ///
     /// # Errors
     ///
     /// When the kernel refuses a descriptor, memory or the role of a reaper.
-    pub fn new(marker: &str) -> Result<Self, SetupError> {
+    pub fn new(marker: &str, clock: fn() -> Instant) -> Result<Self, SetupError> {
         let failed = |operation| move |source| SetupError { operation, source };
         if !super::is_pid_1() {
             nix::sys::prctl::set_child_subreaper(true)
@@ -153,6 +162,8 @@ impl Children {
         let exits = Exits::new().map_err(|errno| failed("make an epoll instance")(errno.into()))?;
         Ok(Self {
             marker: marker.to_owned(),
+            clock,
+            glimpsed: Glimpsed::new(clock()),
             spawner: Spawner::new()
                 .map_err(|errno| failed("map a stack for new processes")(errno.into()))?,
             null: File::open("/dev/null").map_err(failed("open /dev/null"))?,
@@ -282,7 +293,8 @@ impl Children {
         self.news.pop_front()
     }
 
-    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<News> {
+    /// As [`Self::next`], for one who waits for other things, too.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<News> {
         loop {
             if let Some(news) = self.news.pop_front() {
                 return Poll::Ready(news);
@@ -310,33 +322,6 @@ impl Children {
             if self.unsettled && self.news.is_empty() {
                 context.waker().wake_by_ref();
                 return Poll::Pending;
-            }
-        }
-    }
-
-    /// Takes every main process that has ended out of the set of watched ones. Returns also the
-    /// runs whose cgroups have news.
-    fn take_ended(&self) -> (Vec<(Run, WaitStatus)>, HashSet<Run>) {
-        let exits = self.exits.get_ref();
-        let (mut ended, mut stirred) = (Vec::new(), HashSet::new());
-        loop {
-            let known = ended.len();
-            for run in exits.ready().into_iter().map(Run) {
-                let Some(child) = self.runs.get(&run) else {
-                    continue;
-                };
-                if child.ended {
-                    stirred.insert(run);
-                } else if let Some((status, used)) = pidfd::peek(child.pidfd.as_fd()) {
-                    // Before it is reaped: whoever misses it in `/proc` finds this afterwards.
-                    self.endings.add(child.id.0, child.pid, used);
-                    exits.remove(child.pidfd.as_fd());
-                    ended.push((run, status));
-                }
-            }
-            // A debugger may hold back the status of a process that has ended: SIGCHLD follows.
-            if ended.len() == known {
-                return (ended, stirred);
             }
         }
     }
@@ -369,6 +354,7 @@ impl Children {
                 continue;
             };
             let id = child.id;
+            let seen = self.glimpsed.ended.remove(&run);
             let family = !self.is_alone(run);
             let status = match status {
                 WaitStatus::Signaled {
@@ -388,6 +374,7 @@ impl Children {
                 id,
                 run,
                 status,
+                at: seen.unwrap_or_else(self.clock),
                 family,
             });
             if !family {

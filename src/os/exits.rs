@@ -62,9 +62,10 @@ impl Exits {
     pub(super) fn ready(&self) -> Vec<u64> {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; BATCH];
         // SAFETY: the kernel writes at most BATCH events into an array of BATCH.
-        let count =
-            unsafe { libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr(), BATCH as i32, 0) };
-        let count = usize::try_from(count).unwrap_or(0);
+        let wait = || unsafe {
+            libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr(), BATCH as i32, 0)
+        };
+        let count = uninterrupted(wait);
         events.iter().take(count).map(|event| event.u64).collect()
     }
 
@@ -78,6 +79,17 @@ impl Exits {
         let result =
             unsafe { libc::epoll_ctl(self.0.as_raw_fd(), operation, pidfd.as_raw_fd(), event) };
         Errno::result(result).map(drop)
+    }
+}
+
+/// Asks again when a signal came between, which is no answer. Any other error has no events.
+fn uninterrupted(mut wait: impl FnMut() -> i32) -> usize {
+    loop {
+        match Errno::result(wait()) {
+            Ok(count) => return usize::try_from(count).unwrap_or(0),
+            Err(Errno::EINTR) => {}
+            Err(_) => return 0,
+        }
     }
 }
 

@@ -3,12 +3,14 @@
 mod systemd;
 
 use std::fs;
+use std::future::poll_fn;
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixDatagram as StdDatagram};
 use std::path::{Path, PathBuf};
+use std::task::{Context, Poll, ready};
 
 use nix::cmsg_space;
 use nix::sys::socket::{
@@ -117,9 +119,26 @@ impl NotifySocket {
     /// When the socket is broken: no later call will do better.
     pub async fn recv(&self) -> io::Result<Notification> {
         loop {
-            let receive = || receive(self.socket.as_raw_fd());
-            if let Some(told) = self.socket.async_io(Interest::READABLE, receive).await? {
+            if let Some(told) = poll_fn(|context| self.poll_recv(context)).await? {
                 return Ok(told);
+            }
+        }
+    }
+
+    /// As [`Self::recv`], for one who waits for other things, too. `None` for a message that is
+    /// dropped, so that a flood of those can be cut short.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::recv`].
+    pub fn poll_recv(&self, context: &mut Context<'_>) -> Poll<io::Result<Option<Notification>>> {
+        loop {
+            ready!(self.socket.poll_recv_ready(context))?;
+            let receive = || receive(self.socket.as_raw_fd());
+            match self.socket.try_io(Interest::READABLE, receive) {
+                // Waits for the next one when it is asked again.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                received => return Poll::Ready(received),
             }
         }
     }

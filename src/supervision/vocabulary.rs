@@ -178,6 +178,8 @@ pub struct Exit {
     pub reason: ExitReason,
     /// What the kernel said.
     pub status: WaitStatus,
+    /// When it ended.
+    pub at: Instant,
     /// From spawn to end.
     pub ran: Duration,
     /// It had become ready.

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use eternal::os::children::{Children, Launch, News, Stdio};
 use eternal::supervision::{Id, Run, SpawnFailure, WaitStatus};
@@ -51,7 +51,7 @@ pub fn within(test: impl AsyncFnOnce(&mut World)) {
     runtime.block_on(async {
         let marker = format!("test-{}", TESTS.fetch_add(1, Ordering::Relaxed));
         let mut world = World {
-            children: Children::new(&marker).expect("a table"),
+            children: Children::new(&marker, Instant::now).expect("a table"),
             marker,
             orphans: HashMap::new(),
             runs: 0,

@@ -173,6 +173,7 @@ impl Program {
                 pid: life.pid,
                 reason,
                 status,
+                at: at.now,
                 ran,
                 was_ready: life.ready,
             }),
