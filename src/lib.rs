@@ -10,6 +10,7 @@
 //! import ─▶ config
 //! config ─▶ supervision (Policy)
 //! supervision ─▶ std only
+//! text ─▶ std only; every room but supervision may use it
 //! ```
 
 pub mod api_server;
@@ -21,3 +22,4 @@ pub mod import;
 pub mod observe;
 pub mod os;
 pub mod supervision;
+pub mod text;
