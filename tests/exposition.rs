@@ -11,7 +11,8 @@ use eternal::observe::{
     About, App, Identity, Listener, Observer, Setup, StreamCounts, Usage, serve,
 };
 use eternal::supervision::{
-    Cause, Event, Exit, ExitReason, FailureKind, Id, Run, SpawnFailure, State, View, WaitStatus,
+    Cause, Event, Exit, ExitReason, FailureKind, Id, Rule, Run, SpawnFailure, State, View,
+    WaitStatus,
 };
 
 fn observer() -> Observer {
@@ -311,7 +312,7 @@ fn a_crash_is_counted_told_and_recorded_with_its_verdict() {
         },
     );
     let gave_up = Event::GaveUp {
-        reason: "crash loop",
+        rule: Rule::CrashLoop,
         limit: 5,
         retry: None,
     };
@@ -342,7 +343,14 @@ fn a_crash_is_counted_told_and_recorded_with_its_verdict() {
 
     let status = &observer.reader().status().programs[0];
     assert_eq!((status.starts, status.restarts, status.crashes), (2, 1, 2));
-    assert_eq!(status.why, "crash loop: 5 crashes within 1m of run time");
+    assert_eq!(
+        status.why,
+        "crash loop: 5 crashes within 1m of run time; last: cannot execute /srv/web: no such file"
+    );
+    assert_eq!(
+        status.next.as_deref(),
+        Some("`eternal start web` tries it again")
+    );
     assert_eq!(status.crash_budget_remaining, 3);
     let text = scrape(&observer);
     let base = "program=\"web\",replica=\"0\"";

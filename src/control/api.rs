@@ -39,6 +39,29 @@ pub struct DaemonStatus {
     pub directory: String,
 }
 
+/// What a daemon leaves in its `state_dir` as `last.json`, for questions that are asked when it is gone.
+/// It is written when something changed, at most once a second, and at its end.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Last {
+    /// RFC 3339, UTC.
+    pub written_at: String,
+    /// How it ended; `None`: it had not when this was written.
+    pub ended: Option<Ended>,
+    /// How everything stood, without what the programs used.
+    pub status: Status,
+}
+
+/// How a daemon ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// RFC 3339, UTC.
+    pub at: String,
+    /// Its exit code.
+    pub code: u8,
+    /// Why, in a sentence: "SIGTERM", "gave up: web: crash loop: …".
+    pub reason: String,
+}
+
 /// How a reload ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReloadStatus {
@@ -96,8 +119,14 @@ pub struct ProgramStatus {
     pub last_exit: Option<LastExit>,
     /// Why it is in this state, in a sentence.
     pub why: String,
-    /// What happens next, in a sentence; `None` when nothing is due.
+    /// What happens next, or what it takes, in a sentence; `None` when nothing is due.
     pub next: Option<String>,
+    /// How its health check fails, while it does: "health check failed 2 of 3: …".
+    #[serde(default)]
+    pub health_failing: Option<String>,
+    /// The limits that are configured and not in force, and why.
+    #[serde(default)]
+    pub limits_not_in_force: Option<String>,
     /// Seconds until the next automatic restart, while one is due.
     pub next_restart_seconds: Option<f64>,
     /// The command line.

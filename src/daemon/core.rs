@@ -331,6 +331,8 @@ impl Core {
             return;
         };
         self.journal.running(id.0, pid, &slot.display_name());
+        let lacking = self.children.cgroups().lacking(&slot.program.name);
+        self.observer.lacks(id, lacking);
         let command = match &slot.program.ready {
             Ready::Check(Check::Exec(command)) => slot
                 .launch(&self.inherited, self.readiness.notify_address(), None)

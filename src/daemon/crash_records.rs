@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, oneshot};
 
@@ -50,9 +51,16 @@ impl CrashRecords {
         tokio::spawn(async move {
             // The log room answers once it has read what is there, or is gone.
             crash.last_output = lines.await.unwrap_or_default();
-            drop(seat);
             keep(&history, &journal, crash);
+            drop(seat);
         });
+    }
+
+    /// Waits until every crash so far is on its way to the disk, at most this long: the one that ends
+    /// the daemon is the one that people ask for.
+    pub async fn are_noted(&self, limit: Duration) {
+        let every = u32::try_from(WAITING).unwrap_or(u32::MAX);
+        let _ = tokio::time::timeout(limit, self.seats.acquire_many(every)).await;
     }
 }
 

@@ -310,6 +310,10 @@ impl Core {
             Err(why) => Checked::Failed { why, row, of },
         };
         self.observer.checked(run.id(), checked);
+        // How the row of failures stands is part of the status.
+        if before > 0 || row > 0 {
+            self.changed.insert(run.id());
+        }
         if row >= of {
             self.step(run.id(), Input::Failing(run, Ailment::Health));
         }

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use tracing::Level;
 
 use super::Observer;
+use super::record::Failing;
 use super::telling::{Facts, Telling, tell};
 use crate::supervision::Id;
 
@@ -83,7 +84,8 @@ pub enum Checked<'a> {
 
 impl Observer {
     /// Tells what a health check has found: the first failure of a row, the one that ends the
-    /// program, and the recovery. What is in between is for those who look closely.
+    /// program, and the recovery. What is in between is for those who look closely; how the row stands
+    /// is published with the program's next change.
     pub fn checked(&mut self, id: Id, checked: Checked<'_>) {
         let Some(record) = self.records.get_mut(&id) else {
             return;
@@ -100,7 +102,11 @@ impl Observer {
                 (Level::INFO, "health_check_passed", message)
             }
             Checked::Failed { why, row, of } => {
-                record.failing = Some(why.to_owned());
+                record.failing = Some(Failing {
+                    row,
+                    of,
+                    why: why.to_owned(),
+                });
                 let level = if row == 1 || row >= of {
                     Level::WARN
                 } else {

@@ -165,7 +165,7 @@ pub fn describe(reason: ExitReason, status: WaitStatus) -> String {
         | ExitReason::SpawnError
         | ExitReason::Lost => return how,
     };
-    format!("{how}, {why}")
+    format!("{how} ({why})")
 }
 
 /// Everything counted about one program.

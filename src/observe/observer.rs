@@ -85,6 +85,13 @@ impl Observer {
         )
     }
 
+    /// Notes which limits a replica should have and has not; published with its next change.
+    pub fn lacks(&mut self, id: Id, limits: Option<&str>) {
+        if let Some(record) = self.records.get_mut(&id) {
+            record.lacking = limits.map(Into::into);
+        }
+    }
+
     /// Opens the span of the daemon's end.
     pub(super) fn shutting_down(&mut self, reason: &str) {
         if self.spans.is_some() {
@@ -151,6 +158,7 @@ impl Observer {
             crash: None,
             pause: None,
             failing: None,
+            lacking: None,
             stopping: None,
         };
         self.records.insert(id, record);
@@ -401,19 +409,15 @@ impl Observer {
                 };
                 (Level::INFO, "backing_off", message, facts)
             }
-            Event::GaveUp {
-                reason,
-                limit,
-                retry,
-            } => {
+            Event::GaveUp { rule, limit, retry } => {
                 record.ledger.gave_up += 1;
-                let why = why::given_up(&about, reason, *limit);
+                let why = why::given_up(&about, *rule, *limit);
                 record.ledger.given_up = Some(why.as_str().into());
                 let mut message = format!("gave up: {why}");
                 verdict(record, message.clone());
                 if let Some(retry) = retry {
                     record.delayed(*retry);
-                    message = format!("{message}; tried again in {}", text::duration(*retry));
+                    message = format!("{message}; next try in {}", text::duration(*retry));
                 } else {
                     record.pause = None;
                 }
@@ -422,7 +426,7 @@ impl Observer {
                     "gave_up",
                     message,
                     Facts {
-                        reason: Some(reason),
+                        reason: Some(rule.label()),
                         delay: *retry,
                         ..Facts::default()
                     },

@@ -27,6 +27,10 @@ pub struct Program {
     pub view: View,
     /// What has happened to it.
     pub ledger: Ledger,
+    /// Its last health check failed: how the row of failures stands, and why.
+    pub failing: Option<Arc<str>>,
+    /// A limit that is configured and not in force, and why.
+    pub lacking: Option<Arc<str>>,
     /// When its next automatic start is due, by the wall clock at publication.
     pub next_start: Option<SystemTime>,
     /// The most run time ever shown, in nanoseconds. A run may be seen to have lasted longer than
@@ -110,6 +114,8 @@ impl Program {
                 .map(super::ledger::LastExit::to_api),
             why: why::why(self, among),
             next: why::next(self, now),
+            health_failing: self.failing.as_deref().map(str::to_owned),
+            limits_not_in_force: self.lacking.as_deref().map(str::to_owned),
             next_restart_seconds: due.map(|at| at.saturating_duration_since(now).as_secs_f64()),
             command: self.about.command.clone(),
         }
@@ -135,6 +141,8 @@ pub struct Published {
     pub last_reload: Option<Arc<api::ReloadStatus>>,
     /// The daemon is ending.
     pub stopping: bool,
+    /// Why, once it is.
+    pub end: Option<Arc<str>>,
     chunks: Vec<Arc<Chunk>>,
 }
 
@@ -144,6 +152,7 @@ impl Published {
             identity,
             last_reload: None,
             stopping: false,
+            end: None,
             chunks: Vec::new(),
         }
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tracing::Level;
 
-use super::ledger::{LastExit, Ledger};
+use super::ledger::{LastExit, Ledger, describe};
 use super::published::Program;
 use super::telling::Facts;
 use super::{About, text};
@@ -23,10 +23,26 @@ pub(super) struct Record {
     pub(super) crash: Option<api::Crash>,
     /// An end that a restart may follow: when it was seen, and the delays decided since.
     pub(super) pause: Option<(Instant, Duration)>,
-    /// Why its last health check failed, if it did.
-    pub(super) failing: Option<String>,
+    /// Why its last health check failed, if it did, and which of how many in a row that was.
+    pub(super) failing: Option<Failing>,
+    /// A limit that is configured and not in force, and why.
+    pub(super) lacking: Option<Arc<str>>,
     /// It was asked to go at this moment, and is not gone yet.
     pub(super) stopping: Option<Instant>,
+}
+
+/// A health check that failed.
+pub(super) struct Failing {
+    pub row: u32,
+    pub of: u32,
+    pub why: String,
+}
+
+impl std::fmt::Display for Failing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { row, of, why } = self;
+        write!(f, "health check failed {row} of {of}: {why}")
+    }
 }
 
 /// What to say of an event: how important, its kind, the sentence and the facts in it.
@@ -79,7 +95,11 @@ impl Record {
         if let (ExitReason::Health, Some(why), Some(last)) =
             (exit.reason, self.failing.take(), &mut self.ledger.last_exit)
         {
-            last.description = format!("{}: {why}", last.description).into();
+            let how = describe(exit.reason, exit.status);
+            let cause = how
+                .strip_suffix(')')
+                .map(|how| format!("{how}: {})", why.why));
+            last.description = cause.unwrap_or(how).into();
         }
         self.pause = Some((now, Duration::ZERO));
         if exit.reason.is_crash() {
@@ -127,7 +147,7 @@ impl Record {
         (
             level,
             "exited",
-            format!("exited: {how} after {}", text::duration(exit.ran)),
+            format!("exited: {how}, ran {}", text::duration(exit.ran)),
             facts,
         )
     }
@@ -140,6 +160,11 @@ impl Record {
             about: Arc::clone(&self.about),
             view: self.view.clone(),
             ledger: self.ledger.clone(),
+            failing: self
+                .failing
+                .as_ref()
+                .map(|failing| failing.to_string().into()),
+            lacking: self.lacking.clone(),
             next_start: deadline.map(|at| wall + at.saturating_duration_since(now)),
             shown: Arc::clone(&self.shown),
         }

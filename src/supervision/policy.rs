@@ -75,6 +75,26 @@ pub enum RestartMode {
     Never,
 }
 
+/// The rule by which a program is given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// `crash_threshold` crashes within `crash_window` of run time.
+    CrashLoop,
+    /// One automatic restart more than `max_restarts`.
+    MaxRestarts,
+}
+
+impl Rule {
+    /// Returns its name, fit for a log line and `status`.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::CrashLoop => "crash loop",
+            Self::MaxRestarts => "max_restarts reached",
+        }
+    }
+}
+
 /// What a crash loop leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnCrashLoop {
@@ -113,7 +133,7 @@ pub enum Verdict {
     /// Stop trying, at least for now.
     GiveUp {
         /// Which rule.
-        reason: &'static str,
+        rule: Rule,
         /// The number that rule compares with.
         limit: u32,
         /// Try again this long after the end all the same.
@@ -205,7 +225,7 @@ impl Record {
         };
         if looping {
             return Some(Verdict::GiveUp {
-                reason: "crash loop",
+                rule: Rule::CrashLoop,
                 limit: policy.crash_threshold,
                 retry,
                 crash,
@@ -213,7 +233,7 @@ impl Record {
         }
         let limit = exhausted?;
         Some(Verdict::GiveUp {
-            reason: "max_restarts reached",
+            rule: Rule::MaxRestarts,
             limit,
             retry: None,
             crash,
@@ -403,7 +423,7 @@ mod tests {
         assert_eq!(
             last,
             Verdict::GiveUp {
-                reason: "max_restarts reached",
+                rule: Rule::MaxRestarts,
                 limit: 2,
                 retry: None,
                 crash: true

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::exit::{ExitReason, SpawnFailure, WaitStatus};
+use super::policy::Rule;
 use super::{Id, Run};
 
 /// What the world lends to a decision.
@@ -282,8 +283,8 @@ pub enum Event {
     },
     /// It is given up: a crash loop, or one restart more than `max_restarts`.
     GaveUp {
-        /// Which rule, fit for a log line and `status`.
-        reason: &'static str,
+        /// Which rule.
+        rule: Rule,
         /// The number the rule compares with: `crash_threshold`, or `max_restarts`.
         limit: u32,
         /// When it is tried again all the same (`on_crash_loop = "retry"`).

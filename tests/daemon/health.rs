@@ -115,7 +115,7 @@ fn a_server_that_answers_500_is_ended_and_every_check_is_counted() {
     assert_eq!(
         exit.description,
         format!(
-            "SIGTERM, health check failed: http://{at}:8000/health answered 500 Internal Server Error"
+            "SIGTERM (health check failed: http://{at}:8000/health answered 500 Internal Server Error)"
         )
     );
     world.is("web", "backoff");
@@ -353,7 +353,7 @@ fn a_program_that_falls_silent_fails_its_watchdog() {
     world.write("hang", "");
     let exit = end(&world);
     assert_eq!((exit.reason.as_str(), exit.crash), ("watchdog", true));
-    assert_eq!(exit.description, "SIGTERM, watchdog ran out");
+    assert_eq!(exit.description, "SIGTERM (watchdog ran out)");
     // Silent from its first moment: the time counts from ready on.
     let web = world.program("web", "was restarted for it", |web| {
         web.restarts_by_cause.get("watchdog").map(|_| web.clone())

@@ -271,6 +271,8 @@ fn status(pid: u32) -> Status {
         why: "because".to_owned(),
         next: (state == "backoff").then(|| "restart in 2 s".to_owned()),
         next_restart_seconds: None,
+        health_failing: None,
+        limits_not_in_force: None,
         command: vec!["./server".to_owned()],
     };
     Status {

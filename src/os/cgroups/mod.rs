@@ -52,6 +52,8 @@ pub struct Wanted {
 pub struct Cgroups {
     tree: Result<Tree, String>,
     groups: HashMap<Id, Group>,
+    /// What each program has to do without.
+    lacking: HashMap<String, String>,
     /// What was said of each program: said again only when it changes.
     said: HashMap<String, String>,
 }
@@ -90,6 +92,7 @@ impl Cgroups {
             tree,
             groups: HashMap::new(),
             said: HashMap::new(),
+            lacking: HashMap::new(),
         }
     }
 
@@ -183,10 +186,20 @@ impl Cgroups {
         self.say_refused(wanted, refused);
     }
 
+    /// Returns the limits that a program should have and has not, and why: "without memory_max 1GiB: …".
+    #[must_use]
+    pub fn lacking(&self, program: &str) -> Option<&str> {
+        self.lacking.get(program).map(String::as_str)
+    }
+
     fn say_refused(&mut self, wanted: &Wanted, refused: Option<String>) {
-        if let Some(refused) = refused {
-            self.say(wanted, format!("runs without {refused}"));
-        }
+        let Some(refused) = refused else {
+            self.lacking.remove(&wanted.program);
+            return;
+        };
+        let lacking = format!("without {refused}");
+        self.say(wanted, format!("runs {lacking}"));
+        self.lacking.insert(wanted.program.clone(), lacking);
     }
 
     fn say(&mut self, wanted: &Wanted, what: String) {

@@ -169,20 +169,13 @@ impl Program {
                 }
             }
             Verdict::GiveUp {
-                reason,
+                rule,
                 limit,
                 retry,
                 crash,
             } => {
-                self.tell(
-                    Event::GaveUp {
-                        reason,
-                        limit,
-                        retry,
-                    },
-                    out,
-                );
-                self.conclude(reason, crash, retry.map(|after| at.now + after), out)
+                self.tell(Event::GaveUp { rule, limit, retry }, out);
+                self.conclude(rule.label(), crash, retry.map(|after| at.now + after), out)
             }
             Verdict::End { reason, crash } => self.conclude(reason, crash, None, out),
         }
