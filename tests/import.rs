@@ -91,7 +91,7 @@ fn golden(name: &str, words: &[&str], variables: &[(&str, &str)]) {
     let said = finish(command.args(words).envs(variables.iter().copied()));
     assert_eq!(said.code, Some(0), "{}", said.err);
     place.write("eternal.toml", &said.out);
-    let checked = place.say(&["check"]);
+    let checked = place.say(&["check", "--file-only"]);
     assert_eq!(checked.code, Some(0), "{}", checked.err);
     let now = place.plain(&format!("{}--- says\n{}", said.out, said.err));
     let file = fixtures().join(format!("golden/{name}.txt"));

@@ -6,9 +6,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::load::Loaded;
-use super::model::Program;
+use super::model::{Config, Program};
 use super::text::length;
 use crate::supervision::{OnCrashLoop, RestartMode, Timeline, timeline};
+use crate::text::duration;
 
 /// Crashes that are printed before the rest is summed up.
 const SHOWN: usize = 10;
@@ -33,17 +34,35 @@ pub fn check(loaded: &Loaded) -> String {
         plural(config.programs.len() as u64, "program"),
         plural(instances, "instance")
     );
-    for warning in &loaded.warnings {
-        let _ = writeln!(text, "warning: {warning}");
-    }
-    for program in &config.programs {
-        let _ = writeln!(text, "\n{}: {}", program.name, program.command.join(" "));
-        let _ = writeln!(text, "  if it crashes at once, every time:");
-        for line in lines(program) {
+    for (lines, programs) in by_policy(config) {
+        text.push('\n');
+        for program in &programs {
+            let _ = writeln!(text, "{}: {}", program.name, program.command.join(" "));
+        }
+        let whoever = if programs.len() == 1 {
+            "if it crashes"
+        } else {
+            "if one of them crashes"
+        };
+        let _ = writeln!(text, "  {whoever} at once, every time:");
+        for line in lines {
             let _ = writeln!(text, "    {line}");
         }
     }
     text
+}
+
+/// Returns each timeline once, with all the programs it is for, in the order of the config.
+fn by_policy(config: &Config) -> Vec<(Vec<String>, Vec<&Program>)> {
+    let mut groups: Vec<(Vec<String>, Vec<&Program>)> = Vec::new();
+    for program in &config.programs {
+        let lines = lines(program);
+        match groups.iter_mut().find(|(same, _)| *same == lines) {
+            Some((_, programs)) => programs.push(program),
+            None => groups.push((lines, vec![program])),
+        }
+    }
+    groups
 }
 
 /// Describes a valid configuration for machines: the same facts, times in seconds.
@@ -89,8 +108,8 @@ fn lines(program: &Program) -> Vec<String> {
         .filter_map(|step| {
             Some(format!(
                 "crash at {}, restart after {}",
-                seconds(step.at),
-                spaced(step.restart_after?)
+                duration(step.at),
+                duration(step.restart_after?)
             ))
         })
         .collect();
@@ -107,7 +126,7 @@ fn lines(program: &Program) -> Vec<String> {
         )
     }));
     lines.extend(timeline.never_trips_above.map(|above| {
-        format!("a program that lives longer than {} each time never trips it; EternalProgramCrashLoopingSlow covers that", spaced(above))
+        format!("a program that lives longer than {} each time never trips it; EternalProgramCrashLoopingSlow covers that", duration(above))
     }));
     lines
 }
@@ -120,32 +139,19 @@ fn end(program: &Program, timeline: &Timeline) -> Vec<String> {
     if policy.restart == RestartMode::Never {
         return vec![format!(
             "crash at {}: failed, as restart = \"never\"",
-            seconds(at)
+            duration(at)
         )];
     }
     match policy.on_crash_loop {
-        OnCrashLoop::GiveUp => vec![format!("gives up at {}", seconds(at))],
+        OnCrashLoop::GiveUp => vec![format!("gives up at {}", duration(at))],
         OnCrashLoop::Retry { after } => {
             vec![
-                format!("gives up at {}", seconds(at)),
+                format!("gives up at {}", duration(at)),
                 format!(
                     "tried again every {} after that, with the alert on",
                     length(after)
                 ),
             ]
         }
-    }
-}
-
-/// Writes a moment of the timeline, to a tenth of a second.
-fn seconds(at: Duration) -> String {
-    format!("{:.1} s", at.as_secs_f64())
-}
-
-fn spaced(of: Duration) -> String {
-    if of.subsec_nanos() == 0 {
-        format!("{} s", of.as_secs())
-    } else {
-        format!("{:.3} s", of.as_secs_f64())
     }
 }

@@ -15,6 +15,7 @@ mod collections;
 mod diff;
 mod effective;
 mod file;
+mod finding;
 mod flags;
 mod fleet_rules;
 mod layers;
@@ -34,6 +35,7 @@ pub use collections::LIMITS;
 pub use diff::{Diff, InstancesChange, diff};
 pub use effective::{Setting, effective, effective_toml, hash};
 pub use file::{NAME_RULE, is_program_name};
+pub use finding::{Finding, Weight};
 pub use flags::Flags;
 pub use load::{FileChoice, Loaded, Sources, load};
 pub use model::{
@@ -41,7 +43,7 @@ pub use model::{
     Program, Ready, Tracing,
 };
 pub use origins::{Origin, Origins};
-pub use problem::Problems;
+pub use problem::{Detail, Problems};
 pub use schema::{Key, Section, reference};
 pub use signals::{signal_name, signal_number};
 pub use text::{length, size};

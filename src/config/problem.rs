@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
+use serde::Serialize;
 
 use super::node::{Node, Place};
 
@@ -151,6 +152,21 @@ impl Text {
     }
 }
 
+/// One problem for machines.
+#[derive(Clone, Debug, Serialize)]
+pub struct Detail {
+    /// The rule that was broken.
+    pub message: String,
+    /// The file, where it is in one.
+    pub file: Option<PathBuf>,
+    /// Its line, counted from 1.
+    pub line: Option<usize>,
+    /// What was found instead.
+    pub found: Option<String>,
+    /// What to do about it.
+    pub help: Option<String>,
+}
+
 /// Everything that is wrong with a configuration. `Display` is for people: each problem with its
 /// file, line and caret (or its variable or flag), its rule, and a guess at what was meant.
 #[derive(Clone, Debug)]
@@ -191,6 +207,25 @@ impl Problems {
     /// Returns each problem in one line, without its place: for a log, a label or JSON.
     pub fn titles(&self) -> impl Iterator<Item = &str> {
         self.list.iter().map(|problem| problem.title.as_str())
+    }
+
+    /// Returns each problem for machines.
+    pub fn details(&self) -> impl Iterator<Item = Detail> {
+        self.list.iter().map(|problem| {
+            let (file, line) = match (&problem.place, &self.file) {
+                (Place::File(span), Some(text)) => {
+                    (Some(text.path.clone()), Some(text.line(span.start)))
+                }
+                _ => (None, None),
+            };
+            Detail {
+                message: problem.title.clone(),
+                file,
+                line,
+                found: (!problem.found.is_empty()).then(|| problem.found.clone()),
+                help: problem.help.clone(),
+            }
+        })
     }
 
     fn render(&self, renderer: &Renderer, problem: &Problem) -> String {

@@ -30,7 +30,6 @@ pub(super) fn listen(metrics: &Metrics) -> Result<Option<Listener>, Refusal> {
     let Some(listen) = &metrics.listen else {
         return Ok(None);
     };
-    let operation = format!("listen on {} for /metrics", address(listen));
     let listener = match listen {
         Listen::Tcp(at) => TcpListener::bind(at).and_then(|listener| {
             listener.set_nonblocking(true)?;
@@ -40,16 +39,22 @@ pub(super) fn listen(metrics: &Metrics) -> Result<Option<Listener>, Refusal> {
     };
     listener
         .map(Some)
-        .map_err(|error| match (error.kind(), listen) {
-            (io::ErrorKind::AddrInUse, Listen::Tcp(at)) => {
-                let hint = format!(
-                    "{error}; `ss -ltnp 'sport = :{}'` shows which process holds it",
-                    at.port()
-                );
-                refuse(2, &operation, &hint)
-            }
-            _ => refuse(2, &operation, &error),
-        })
+        .map_err(|error| cannot_listen(listen, &error))
+}
+
+/// Says why there is no listener for /metrics.
+pub(super) fn cannot_listen(listen: &Listen, error: &io::Error) -> Refusal {
+    let operation = format!("listen on {} for /metrics", address(listen));
+    match (error.kind(), listen) {
+        (io::ErrorKind::AddrInUse, Listen::Tcp(at)) => {
+            let hint = format!(
+                "{error}; `ss -ltnp 'sport = :{}'` shows which process holds it",
+                at.port()
+            );
+            refuse(2, &operation, &hint)
+        }
+        _ => refuse(2, &operation, error),
+    }
 }
 
 /// The settings that [`protection`] reads: they take effect at a reload.

@@ -32,6 +32,7 @@ mod pidfd;
 pub mod places;
 pub mod probe;
 pub mod procfs;
+pub mod rehearsal;
 /// The terminal, the journal and the background.
 pub mod session;
 /// The signals that the daemon itself obeys.
