@@ -1,10 +1,13 @@
 //! `eternal`: read the command line and hand over. The only place that ends the process.
 
+use std::path::Path;
 use std::process::ExitCode;
 
-use eternal::cli::{self, ApiServerArgs, Invocation, RunArgs};
-use eternal::daemon::{self, Start};
-use eternal::{api_server, config};
+use eternal::cli::{self, ApiServerArgs, Holder, Invocation, Machine, RunArgs};
+use eternal::daemon::{self, Start, inspection, questions};
+use eternal::os::pid_file::{self, Standing};
+use eternal::os::session;
+use eternal::{api_server, config, text};
 
 /// The command line or the config is wrong.
 const USAGE: u8 = 2;
@@ -13,7 +16,26 @@ fn main() -> ExitCode {
     match cli::parse() {
         Invocation::Run(arguments) => run(&arguments),
         Invocation::ApiServer(arguments) => serve(arguments),
-        Invocation::Other(command) => cli::execute(*command),
+        Invocation::Other(command) => cli::execute(*command, &MACHINE),
+    }
+}
+
+/// What the command line may ask of the rooms below the daemon.
+const MACHINE: Machine = Machine {
+    terminal: session::terminal_size,
+    holder,
+    last: questions::last,
+    crashes: questions::crashes,
+    lines: questions::lines,
+    inspect: inspection::inspect,
+};
+
+fn holder(pid_file: &Path) -> Holder {
+    match pid_file::inspect(pid_file) {
+        Ok(Standing::Absent) => Holder::Nobody,
+        Ok(Standing::Stale(pid)) => Holder::Gone(pid),
+        Ok(Standing::Held(pid)) => Holder::Lives(pid),
+        Err(error) => Holder::Unknown(text::with_causes(&error)),
     }
 }
 

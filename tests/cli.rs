@@ -53,7 +53,7 @@ fn status_is_a_table_for_people_and_json_for_programs() {
     assert_eq!(
         web,
         [
-            "web/0", "running", "100", "3d 4h", "0", "0", "12.3 MiB", "because"
+            "web/0", "running", "100", "3d 4h", "0", "0", "12.3MiB", "because"
         ]
     );
     assert!(rows[3].ends_with("because; restart in 2 s"), "{text}");
@@ -135,7 +135,7 @@ fn orders_are_given_to_all_names_or_to_none() {
     let (text, words) = expect(daemon.directory(), &["stop", "hare", "zzz"], 1);
     assert_eq!(text, "");
     assert!(
-        words.contains("there is: web, hare, tortoise, broken"),
+        words.contains("there are: web, hare, tortoise, broken"),
         "{words}"
     );
     let (text, words) = expect(daemon.directory(), &["start", "broken", "hare"], 1);
@@ -209,7 +209,7 @@ fn logs_of_several_programs_are_shown_in_order_of_time() {
 fn crashes_are_shown_with_the_last_words() {
     let daemon = FakeDaemon::start();
     let (text, _) = expect(daemon.directory(), &["crashes", "web"], 0);
-    let expected = "2026-11-23T00:00:00Z web/1 (pid 4711): exit code 3 after 12.3 s; restart in 2 s\n    \
+    let expected = "2026-11-23T00:00:00Z web/1 (pid 4711): exit code 3, ran 12.3s; restart in 2 s\n    \
                     | the last word\n";
     assert_eq!(text, expected);
     assert_eq!(
@@ -228,7 +228,7 @@ fn usage_and_configuration_errors_are_2() {
     expect(empty.path(), &["check", "missing.toml"], 2);
     expect(empty.path(), &["--version"], 0);
     expect(empty.path(), &["status", "--help"], 0);
-    expect(empty.path(), &["check"], 0);
+    expect(empty.path(), &["check", "--file-only"], 0);
     expect(empty.path(), &["config"], 0);
 }
 

@@ -81,10 +81,13 @@ pub(super) enum Word {
         #[arg(value_name = "NAME")]
         names: Vec<String>,
     },
-    /// Check a config and show when it would give up
+    /// Check a config, what a start would meet on this machine, and when it would give up
     Check {
         /// The config file [default: as for --config]
         file: Option<PathBuf>,
+        /// Check only what the file says: not users, paths, ports, certificates of this machine
+        #[arg(long)]
+        file_only: bool,
     },
     /// Show the effective config and where each value comes from
     Config,
@@ -146,9 +149,13 @@ pub(super) struct Logs {
     /// Keep showing lines as they come
     #[arg(long, short)]
     pub(super) follow: bool,
-    /// How many past lines of each
-    #[arg(long, short = 'n', value_name = "N", default_value_t = 50)]
+    /// How many past lines: of each program named, or of all together; at most 100000
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 50,
+          value_parser = clap::value_parser!(u32).range(0..=100_000))]
     pub(super) lines: u32,
+    /// Print the lines alone and exactly as they were written, control characters included
+    #[arg(long, conflicts_with = "json")]
+    pub(super) raw: bool,
 }
 
 /// `eternal systemd-unit`.

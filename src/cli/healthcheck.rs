@@ -20,9 +20,10 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::arguments::SourcesArgs;
 use super::output::Output;
-use super::{Complaint, DONE, FAILED, place, with_causes};
+use super::{Complaint, DONE, FAILED, place};
 use crate::config::{Listen, Metrics};
 use crate::control::client::Client;
+use crate::text::with_causes;
 
 /// Bytes of an answer that are read; it is a line.
 const MOST: usize = 64 * 1024;

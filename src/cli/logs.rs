@@ -4,62 +4,109 @@ use anstyle::AnsiColor;
 use tokio::sync::mpsc;
 
 use super::arguments::{Logs, SourcesArgs};
-use super::output::{Output, paint};
-use super::{Complaint, DONE, order, place};
+use super::machine::Machine;
+use super::output::{Output, Page};
+use super::{Complaint, DONE, order, place, remains};
+use crate::config::Config;
 use crate::control::api::LogLine;
 use crate::control::client::{Client, ClientError, Stream};
 
 /// Lines read ahead of a slow terminal.
 const AHEAD: usize = 64;
 
-/// Shows the last lines of every program named, or of all, and with `-f` those that follow.
+/// Shows the last lines of every program named, or of all, and with `-f` those that follow; from the
+/// log files when no daemon runs.
 pub(super) async fn execute(
     logs: &Logs,
     sources: &SourcesArgs,
+    machine: &Machine,
     output: &mut Output,
 ) -> Result<u8, Complaint> {
-    let client = place::find(sources, output)?.client;
-    if !logs.names.is_empty() {
-        order::must_exist(&logs.names, &client.status().await?)?;
-    }
-    let mut streams = Vec::new();
-    for stream in open(&client, logs).await? {
-        streams.push(stream);
-    }
+    let place = place::find(sources, output)?;
+    let streams = match open(&place.client, logs).await {
+        Ok(streams) => streams?,
+        Err(error) if logs.follow => return Err(error.into()),
+        Err(error) => {
+            let lines = match &place.config {
+                Some(config) if error.is_no_daemon() => from_files(logs, config, machine)?,
+                Some(_) | None => None,
+            };
+            let Some(lines) = lines else {
+                return Err(error.into());
+            };
+            remains::instead(error, &place, machine, output)?;
+            return print_all(lines, logs, output);
+        }
+    };
     if logs.follow {
-        follow(streams, output).await
+        follow(streams, logs, output).await
     } else {
-        show(streams, output).await
+        show(streams, logs, output).await
     }
 }
 
-async fn open(client: &Client, logs: &Logs) -> Result<Vec<Stream<LogLine>>, ClientError> {
+type Streams = Vec<Stream<LogLine>>;
+
+/// Asks the daemon; the inner error is a name that it does not have.
+async fn open(client: &Client, logs: &Logs) -> Result<Result<Streams, Complaint>, ClientError> {
     if logs.names.is_empty() {
-        return Ok(vec![client.logs(None, logs.lines, logs.follow).await?]);
+        let all = client.logs(None, logs.lines, logs.follow).await?;
+        return Ok(Ok(vec![all]));
+    }
+    if let Err(unknown) = order::must_exist(&logs.names, &client.status().await?) {
+        return Ok(Err(unknown));
     }
     let mut streams = Vec::new();
     for name in &logs.names {
         streams.push(client.logs(Some(name), logs.lines, logs.follow).await?);
     }
-    Ok(streams)
+    Ok(Ok(streams))
 }
 
-async fn show(streams: Vec<Stream<LogLine>>, output: &mut Output) -> Result<u8, Complaint> {
+/// Reads what the daemon left; `None`: nothing.
+fn from_files(
+    logs: &Logs,
+    config: &Config,
+    machine: &Machine,
+) -> Result<Option<Vec<LogLine>>, Complaint> {
+    let count = usize::try_from(logs.lines).unwrap_or(usize::MAX);
+    if logs.names.is_empty() {
+        return Ok((machine.lines)(config, None, count));
+    }
+    let programs = || config.programs.iter().map(|program| program.name.as_str());
+    let mut found: Option<Vec<LogLine>> = None;
+    for name in &logs.names {
+        let program = name.split('/').next().unwrap_or_default();
+        if !programs().any(|known| known == program) {
+            return Err(Complaint::failed(order::missing(name, programs())));
+        }
+        if let Some(lines) = (machine.lines)(config, Some(name), count) {
+            found.get_or_insert_default().extend(lines);
+        }
+    }
+    Ok(found)
+}
+
+async fn show(streams: Streams, logs: &Logs, output: &mut Output) -> Result<u8, Complaint> {
     let mut lines = Vec::new();
     for mut stream in streams {
         while let Some(line) = stream.next().await? {
             lines.push(line);
         }
     }
+    print_all(lines, logs, output)
+}
+
+fn print_all(mut lines: Vec<LogLine>, logs: &Logs, output: &mut Output) -> Result<u8, Complaint> {
     // Timestamps of one form and one zone sort as text.
     lines.sort_by(|one, other| one.at.cmp(&other.at));
     for line in &lines {
-        print(line, output)?;
+        print(line, logs, output)?;
     }
     Ok(DONE)
 }
 
-async fn follow(streams: Vec<Stream<LogLine>>, output: &mut Output) -> Result<u8, Complaint> {
+async fn follow(streams: Streams, logs: &Logs, output: &mut Output) -> Result<u8, Complaint> {
     let (sender, mut lines) = mpsc::channel(AHEAD);
     for mut stream in streams {
         let sender = sender.clone();
@@ -74,14 +121,19 @@ async fn follow(streams: Vec<Stream<LogLine>>, output: &mut Output) -> Result<u8
     }
     drop(sender);
     while let Some(line) = lines.recv().await {
-        print(&line?, output)?;
+        print(&line?, logs, output)?;
     }
+    output.complain("the daemon has ended: no more lines will come");
     Ok(DONE)
 }
 
-fn print(line: &LogLine, output: &mut Output) -> Result<(), Complaint> {
+fn print(line: &LogLine, logs: &Logs, output: &mut Output) -> Result<(), Complaint> {
     if output.is_json() {
         output.json_line(line)?;
+        return Ok(());
+    }
+    if logs.raw {
+        output.raw(&line.line)?;
         return Ok(());
     }
     let color = if line.stream == "stderr" {
@@ -89,7 +141,11 @@ fn print(line: &LogLine, output: &mut Output) -> Result<(), Complaint> {
     } else {
         AnsiColor::Cyan
     };
-    let program = paint(color.on_default(), &line.program);
-    output.line(&format!("{} {program} | {}", line.at, line.line))?;
+    let mut page = Page::default();
+    page.piece(&format!("{} ", line.at));
+    page.paint(color.on_default(), &line.program);
+    page.piece(&format!(" | {}", line.line));
+    page.end();
+    output.page(&page)?;
     Ok(())
 }

@@ -8,15 +8,17 @@ mod completions;
 mod config;
 mod crashes;
 mod healthcheck;
-mod human;
 mod import;
 mod logs;
+mod machine;
 mod man;
 mod order;
 mod output;
+mod overview;
 mod place;
 mod process;
 mod reload;
+mod remains;
 mod restart;
 mod start;
 mod status;
@@ -30,9 +32,11 @@ use std::process::ExitCode;
 use clap::Parser;
 
 pub use arguments::{ApiServerArgs, RunArgs, SourcesArgs};
+pub use machine::{Holder, Machine};
 
 use crate::control::api::{Problem, Verb};
 use crate::control::client::ClientError;
+use crate::text::with_causes;
 use arguments::{Arguments, Globals, Word};
 use output::Output;
 
@@ -110,14 +114,14 @@ fn interpret(arguments: Arguments) -> Invocation {
 
 /// Carries out a command and says how the process should end; prints whatever there is to print.
 #[must_use]
-pub fn execute(other: Other) -> ExitCode {
+pub fn execute(other: Other, machine: &Machine) -> ExitCode {
     let json = other.globals.json;
     let mut output = Output::new(json);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     let result = match runtime {
-        Ok(runtime) => runtime.block_on(dispatch(other, &mut output)),
+        Ok(runtime) => runtime.block_on(dispatch(other, machine, &mut output)),
         Err(error) => Err(Complaint::failed(format!(
             "cannot start the event loop: {error}"
         ))),
@@ -125,7 +129,7 @@ pub fn execute(other: Other) -> ExitCode {
     ExitCode::from(result.unwrap_or_else(|complaint| complaint.tell(&mut output)))
 }
 
-async fn dispatch(other: Other, output: &mut Output) -> Result<u8, Complaint> {
+async fn dispatch(other: Other, machine: &Machine, output: &mut Output) -> Result<u8, Complaint> {
     let Other { globals, word } = other;
     let plain = SourcesArgs::new(&globals, arguments::Flags::default(), Vec::new());
     match word {
@@ -136,15 +140,20 @@ async fn dispatch(other: Other, output: &mut Output) -> Result<u8, Complaint> {
             start::execute(&sources, output).await
         }
         Word::Start(start) => order::execute(Verb::Start, &start.names, &plain, output).await,
-        Word::Stop { names } if names.is_empty() => stop::execute(&plain, output).await,
+        Word::Stop { names } if names.is_empty() => stop::execute(&plain, machine, output).await,
         Word::Stop { names } => order::execute(Verb::Stop, &names, &plain, output).await,
         Word::Restart { names } if names.is_empty() => restart::execute(&plain, output).await,
         Word::Restart { names } => order::execute(Verb::Restart, &names, &plain, output).await,
-        Word::Status { names, watch } => status::execute(&names, watch, &plain, output).await,
+        Word::Status { names, watch } => {
+            let asked = status::Asked { names, watch };
+            status::execute(&asked, &plain, machine, output).await
+        }
         Word::Reload { restart } => reload::execute(restart, &plain, output).await,
-        Word::Logs(logs) => logs::execute(&logs, &plain, output).await,
-        Word::Crashes { names } => crashes::execute(&names, &plain, output).await,
-        Word::Check { file } => check::execute(file, plain, output),
+        Word::Logs(logs) => logs::execute(&logs, &plain, machine, output).await,
+        Word::Crashes { names } => crashes::execute(&names, &plain, machine, output).await,
+        Word::Check { file, file_only } => {
+            check::execute(check::Asked { file, file_only }, plain, machine, output)
+        }
         Word::Config => config::execute(&plain, output),
         Word::SystemdUnit(wanted) => systemd_unit::execute(&wanted, &plain, output),
         Word::Import(from) => import::execute(from, output),
@@ -174,6 +183,11 @@ impl Complaint {
 
     fn failed(message: impl Into<String>) -> Self {
         Self::new(FAILED, message)
+    }
+
+    /// Whether it says that there is no daemon, and not that it cannot be told.
+    fn is_absence(&self) -> bool {
+        self.code != status::UNKNOWN
     }
 
     /// Prints it, to stderr and, where JSON was asked for, as JSON to stdout.
@@ -210,15 +224,4 @@ impl From<io::Error> for Complaint {
         }
         Self::failed(format!("cannot write to standard output: {error}"))
     }
-}
-
-/// Writes an error and its causes as one sentence.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

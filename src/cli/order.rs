@@ -2,13 +2,10 @@
 
 use super::arguments::SourcesArgs;
 use super::output::Output;
-use super::{Complaint, DONE, FAILED, place, with_causes};
+use super::{Complaint, DONE, FAILED, place};
 use crate::control::api::{Done, Status, Verb};
-
-/// How alike a name must be to be suggested; 1 is the same.
-const ALIKE: f64 = 0.7;
-/// Names listed when none is alike.
-const LISTED: usize = 20;
+use crate::control::names::no_such_program;
+use crate::text::with_causes;
 
 /// Gives the order for every name at once, after making sure that all exist; returns when all are
 /// carried out or have failed.
@@ -69,7 +66,10 @@ pub(super) fn must_exist(names: &[String], status: &Status) -> Result<(), Compla
     }
     let sentences: Vec<String> = unknown
         .into_iter()
-        .map(|name| missing(name, status))
+        .map(|name| {
+            let programs = status.programs.iter();
+            missing(name, programs.map(|program| program.name.as_str()))
+        })
         .collect();
     Err(Complaint::failed(sentences.join("\n")))
 }
@@ -82,30 +82,7 @@ pub(super) fn exists(name: &str, status: &Status) -> bool {
         .any(|program| program.is_called(name))
 }
 
-fn missing(name: &str, status: &Status) -> String {
-    let mut known: Vec<&str> = status
-        .programs
-        .iter()
-        .map(|program| program.name.as_str())
-        .collect();
-    known.dedup();
-    let alike = known
-        .iter()
-        .map(|other| (strsim::jaro(name, other), *other))
-        .filter(|(likeness, _)| *likeness >= ALIKE)
-        .max_by(|one, other| one.0.total_cmp(&other.0));
-    if let Some((_, other)) = alike {
-        return format!("there is no program {name:?}; did you mean {other:?}?");
-    }
-    if known.is_empty() {
-        return format!("there is no program {name:?}: the daemon has none");
-    }
-    let more = if known.len() > LISTED { ", …" } else { "" };
-    let listed = known
-        .iter()
-        .take(LISTED)
-        .copied()
-        .collect::<Vec<_>>()
-        .join(", ");
-    format!("there is no program {name:?}; there is: {listed}{more}")
+/// Says that there is no such program.
+pub(super) fn missing<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    no_such_program(name, known)
 }

@@ -12,8 +12,17 @@ use crate::control::client::Client;
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) client: Client,
-    /// Unknown when the config cannot be loaded.
-    pub(super) pid_file: Option<PathBuf>,
+    /// Unknown when it cannot be loaded.
+    pub(super) config: Option<config::Config>,
+}
+
+impl Place {
+    /// Returns the pid file; `None` when the config cannot be loaded.
+    pub(super) fn pid_file(&self) -> Option<&Path> {
+        self.config
+            .as_ref()
+            .map(|config| config.daemon.pid_file.as_path())
+    }
 }
 
 /// Finds the daemon that these arguments mean. A config with mistakes must not keep anyone from
@@ -21,8 +30,8 @@ pub(super) struct Place {
 pub(super) fn find(sources: &SourcesArgs, output: &mut Output) -> Result<Place, Complaint> {
     match load(sources) {
         Ok(loaded) => Ok(Place {
-            client: Client::new(loaded.config.daemon.socket),
-            pid_file: Some(loaded.config.daemon.pid_file),
+            client: Client::new(loaded.config.daemon.socket.clone()),
+            config: Some(loaded.config),
         }),
         Err(complaint) => {
             let socket = socket_of_a_bad_config(sources).ok_or(complaint)?;
@@ -31,7 +40,7 @@ pub(super) fn find(sources: &SourcesArgs, output: &mut Output) -> Result<Place, 
             );
             Ok(Place {
                 client: Client::new(socket),
-                pid_file: None,
+                config: None,
             })
         }
     }
@@ -43,6 +52,16 @@ pub(super) fn load(sources: &SourcesArgs) -> Result<config::Loaded, Complaint> {
         Complaint::failed(format!("cannot tell the current directory: {error}"))
     })?;
     load_in(sources, directory)
+}
+
+/// Loads the config; the inner error has every problem of a bad one.
+pub(super) fn try_load(
+    sources: &SourcesArgs,
+) -> Result<Result<config::Loaded, config::Problems>, Complaint> {
+    let sources = sources
+        .sources()
+        .map_err(|error| Complaint::failed(format!("cannot tell where we are: {error}")))?;
+    Ok(config::load(&sources))
 }
 
 /// Loads the config as if started in a directory.

@@ -1,7 +1,6 @@
 //! Whether a process still lives, from /proc.
 
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 /// How often it is looked whether a process is gone; its parent alone could be told.
@@ -43,23 +42,6 @@ impl Life {
         };
         tokio::time::timeout(DEADLINE, over).await.is_ok()
     }
-}
-
-/// Tells whether a living process with this number runs our own program.
-pub(super) fn is_one_of_us(pid: u32) -> bool {
-    let theirs = fs::read_link(format!("/proc/{pid}/exe"));
-    let ours = std::env::current_exe();
-    let (Ok(theirs), Ok(ours)) = (theirs, ours) else {
-        return false;
-    };
-    Life::of(pid).is_some() && theirs.file_name() == ours.file_name()
-}
-
-/// Returns the living daemon that a pid file names.
-pub(super) fn holder_of(pid_file: &Path) -> Option<u32> {
-    let text = fs::read_to_string(pid_file).ok()?;
-    let pid = text.split_whitespace().next()?.parse().ok()?;
-    is_one_of_us(pid).then_some(pid)
 }
 
 #[cfg(test)]

@@ -2,9 +2,10 @@
 
 use super::arguments::SourcesArgs;
 use super::output::Output;
-use super::{Complaint, DONE, USAGE, human, place};
+use super::{Complaint, DONE, USAGE, place};
 use crate::control::api::Reloaded;
 use crate::control::client::ClientError;
+use crate::text;
 
 /// Has the daemon read its config again and prints what it did.
 pub(super) async fn execute(
@@ -29,7 +30,7 @@ pub(super) async fn execute(
 }
 
 fn render(reloaded: &Reloaded) -> String {
-    let mut text = String::new();
+    let mut lines = String::new();
     let lists = [
         ("started", &reloaded.added),
         ("stopped and removed", &reloaded.removed),
@@ -37,19 +38,19 @@ fn render(reloaded: &Reloaded) -> String {
         ("policy changed", &reloaded.updated),
     ];
     for (what, names) in lists.into_iter().filter(|(_, names)| !names.is_empty()) {
-        text.push_str(&format!("{what}: {}\n", names.join(", ")));
+        lines.push_str(&format!("{what}: {}\n", names.join(", ")));
     }
-    if reloaded.unchanged > 0 || text.is_empty() {
-        text.push_str(&format!(
+    if reloaded.unchanged > 0 || lines.is_empty() {
+        lines.push_str(&format!(
             "unchanged: {}\n",
-            human::count(reloaded.unchanged, "program")
+            text::count(reloaded.unchanged, "program")
         ));
     }
     if !reloaded.needs_daemon_restart.is_empty() {
         let keys = reloaded.needs_daemon_restart.join(", ");
-        text.push_str(&format!(
+        lines.push_str(&format!(
             "takes effect only after `eternal restart`: {keys}\n"
         ));
     }
-    text
+    lines
 }

@@ -2,35 +2,48 @@
 
 use std::time::Duration;
 
-use anstyle::{AnsiColor, Style};
-use comfy_table::{Table, presets};
-
 use super::arguments::SourcesArgs;
-use super::output::{Output, paint, state_style};
+use super::machine::{Holder, Machine};
+use super::output::{Output, Page};
 use super::place::Place;
-use super::{Complaint, DONE, NO_DAEMON, human, order, place, process, with_causes};
-use crate::control::api::{ProgramStatus, Status};
+use super::{Complaint, DONE, NO_DAEMON, order, overview, place, remains};
+use crate::control::api::Status;
 use crate::control::client::ClientError;
+use crate::text::with_causes;
 
 /// LSB: dead, and the pid file is there.
 const DEAD_WITH_PID_FILE: u8 = 1;
 /// LSB: it cannot be told.
-const UNKNOWN: u8 = 4;
+pub(super) const UNKNOWN: u8 = 4;
 /// How often `--watch` looks.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Shows the daemon and its programs, or only those named; the code follows LSB.
+/// What is asked.
+pub(super) struct Asked {
+    pub names: Vec<String>,
+    pub watch: bool,
+}
+
+/// Shows the daemon and its programs, or only those named; the code follows LSB. Without a daemon it
+/// shows how the last one ended.
 pub(super) async fn execute(
-    names: &[String],
-    watch: bool,
+    asked: &Asked,
     sources: &SourcesArgs,
+    machine: &Machine,
     output: &mut Output,
 ) -> Result<u8, Complaint> {
     let place = place::find(sources, output)?;
-    if watch {
-        return follow(names, &place, output).await;
+    if asked.watch {
+        return follow(&asked.names, (&place, machine), output).await;
     }
-    let status = ask(names, &place).await?;
+    let names = &asked.names;
+    let status = match place.client.status().await {
+        Ok(status) => only(names, status)?,
+        Err(error) => {
+            let complaint = absent(&error, &place, machine);
+            return remains::status(names, (&place, machine), complaint, output);
+        }
+    };
     let every_one_runs = status
         .programs
         .iter()
@@ -38,7 +51,8 @@ pub(super) async fn execute(
     if output.is_json() {
         output.json(&status)?;
     } else {
-        output.text(&render(&status))?;
+        let width = (machine.terminal)().map(|(width, _)| width);
+        output.page(&overview::page(&status, width))?;
     }
     Ok(if names.is_empty() || every_one_runs {
         DONE
@@ -47,13 +61,8 @@ pub(super) async fn execute(
     })
 }
 
-/// Asks, and keeps only the programs that are named.
-async fn ask(names: &[String], place: &Place) -> Result<Status, Complaint> {
-    let mut status = place
-        .client
-        .status()
-        .await
-        .map_err(|error| absent(&error, place))?;
+/// Keeps only the programs that are named.
+pub(super) fn only(names: &[String], mut status: Status) -> Result<Status, Complaint> {
     order::must_exist(names, &status).map_err(|complaint| Complaint {
         code: UNKNOWN,
         ..complaint
@@ -67,51 +76,103 @@ async fn ask(names: &[String], place: &Place) -> Result<Status, Complaint> {
 }
 
 /// Tells dead from unknown.
-fn absent(error: &ClientError, place: &Place) -> Complaint {
+fn absent(error: &ClientError, place: &Place, machine: &Machine) -> Complaint {
     let message = with_causes(error);
     if !error.is_no_daemon() {
         return Complaint::new(UNKNOWN, message);
     }
-    let Some(pid_file) = place.pid_file.as_deref().filter(|path| path.exists()) else {
+    let Some(pid_file) = place.pid_file() else {
         return Complaint::new(NO_DAEMON, message);
     };
     let file = pid_file.display();
-    match process::holder_of(pid_file) {
-        Some(pid) => Complaint::new(
-            UNKNOWN,
-            format!("{message}, but process {pid} of the pid file {file} lives"),
-        ),
-        None => Complaint::new(
+    match (machine.holder)(pid_file) {
+        Holder::Nobody => Complaint::new(NO_DAEMON, message),
+        Holder::Lives(pid) => {
+            let who = pid.map_or_else(|| "a process".to_owned(), |pid| format!("process {pid}"));
+            Complaint::new(
+                UNKNOWN,
+                format!("{message}, but {who} holds the pid file {file}"),
+            )
+        }
+        Holder::Gone(_) => Complaint::new(
             DEAD_WITH_PID_FILE,
             format!("{message}; it died without removing its pid file {file}"),
         ),
+        Holder::Unknown(why) => Complaint::new(UNKNOWN, format!("{message}, and {why}")),
     }
 }
 
-/// Shows it again and again: every second on a terminal, elsewhere when something changed.
-async fn follow(names: &[String], place: &Place, output: &mut Output) -> Result<u8, Complaint> {
-    let redraw = output.is_terminal() && !output.is_json();
+/// Shows it again and again: every second on a terminal, elsewhere when something changed, until the
+/// daemon or the reader is gone.
+async fn follow(
+    names: &[String],
+    (place, machine): (&Place, &Machine),
+    output: &mut Output,
+) -> Result<u8, Complaint> {
     let mut shown = None;
     loop {
-        let answer = ask(names, place).await;
+        let answer = place.client.status().await;
+        let gone = answer.as_ref().is_err_and(ClientError::is_no_daemon);
+        let answer = answer
+            .map_err(|error| absent(&error, place, machine))
+            .and_then(|status| only(names, status));
         let essence = essence(&answer);
-        if redraw {
-            let page = match &answer {
-                Ok(status) => render(status),
-                Err(complaint) => format!("{}\n", complaint.message.as_deref().unwrap_or_default()),
-            };
-            output.text(&format!("\x1b[H\x1b[2J{page}"))?;
+        if output.is_terminal() && !output.is_json() {
+            output.redraw(&fitting(&answer, (machine.terminal)()))?;
         } else if shown.as_ref() != Some(&essence) {
             match answer {
                 Ok(status) if output.is_json() => output.json_line(&status)?,
-                Ok(status) => output.text(&render(&status))?,
+                Ok(status) => output.page(&overview::page(&status, None))?,
+                // Nobody is there to tell that it is over: the end of what is shown is the end.
+                Err(complaint) if gone => return Err(complaint),
                 Err(complaint) => {
                     complaint.tell(output);
                 }
             }
             shown = Some(essence);
         }
+        if output.reader_is_gone() {
+            return Ok(DONE);
+        }
         tokio::time::sleep(PERIOD).await;
+    }
+}
+
+/// Fills the terminal and not more: where there are too many programs, those that need attention stay.
+fn fitting(answer: &Result<Status, Complaint>, terminal: Option<(usize, usize)>) -> Page {
+    let (width, height) = terminal.map_or((None, usize::MAX), |(w, h)| (Some(w), h));
+    let status = match answer {
+        Ok(status) => status,
+        Err(complaint) => {
+            let mut page = Page::default();
+            page.text(complaint.message.as_deref().unwrap_or_default());
+            page.end();
+            return page;
+        }
+    };
+    let whole = overview::page(status, width);
+    if whole.lines() < height {
+        return whole;
+    }
+    let mut fewer = status.clone();
+    // Stable: in each class the order of the config stays.
+    fewer
+        .programs
+        .sort_by_key(|program| match program.state.as_str() {
+            "failed" => 0,
+            "backoff" | "stopping" | "starting" => 1,
+            "running" => 2,
+            _ => 3,
+        });
+    loop {
+        fewer.programs.pop();
+        let hidden = status.programs.len() - fewer.programs.len();
+        let mut page = overview::page(&fewer, width);
+        page.text(&format!("… and {hidden} more"));
+        page.end();
+        if page.lines() < height || fewer.programs.len() <= 1 {
+            return page;
+        }
     }
 }
 
@@ -134,104 +195,5 @@ fn essence(answer: &Result<Status, Complaint>) -> String {
             }
             text
         }
-    }
-}
-
-/// Writes a status for people.
-fn render(status: &Status) -> String {
-    let mut text = header(status);
-    if status.programs.is_empty() {
-        text.push_str("no programs\n");
-        return text;
-    }
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
-    table.set_header([
-        "NAME",
-        "STATE",
-        "PID",
-        "UPTIME",
-        "RESTARTS",
-        "CRASHES",
-        "MEMORY",
-        "WHY / NEXT",
-    ]);
-    for program in &status.programs {
-        table.add_row(row(program));
-    }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    // The table counts colour codes as letters, so it is coloured when its columns stand.
-    let widths = table.column_max_content_widths();
-    let state_column = widths.first().map_or(0, |width| usize::from(*width)) + 2;
-    let mut lines = table.lines();
-    if let Some(head) = lines.next() {
-        text.push_str(&paint(Style::new().bold(), head.trim_end()));
-        text.push('\n');
-    }
-    for (line, program) in lines.zip(&status.programs) {
-        text.push_str(&colored(line.trim_end(), state_column, &program.state));
-        text.push('\n');
-    }
-    text
-}
-
-fn header(status: &Status) -> String {
-    let daemon = &status.daemon;
-    let mut text = format!(
-        "eternal {}, pid {}, up {}",
-        daemon.version,
-        daemon.pid,
-        human::duration(daemon.uptime_seconds)
-    );
-    if daemon.stopping {
-        text.push_str(", stopping");
-    }
-    if let Some(file) = &daemon.config_file {
-        text.push_str(&format!(", config {file}"));
-    }
-    if let Some(address) = &daemon.metrics_address {
-        text.push_str(&format!(", metrics on {address}"));
-    }
-    text.push('\n');
-    if let Some(reload) = daemon
-        .last_reload
-        .as_ref()
-        .filter(|reload| !reload.successful)
-    {
-        let words = format!("the reload at {} failed: {}", reload.at, reload.message);
-        text.push_str(&paint(AnsiColor::Red.on_default(), &words));
-        text.push('\n');
-    }
-    text
-}
-
-fn row(program: &ProgramStatus) -> [String; 8] {
-    let dash = || "-".to_owned();
-    let why = match &program.next {
-        Some(next) => format!("{}; {next}", program.why),
-        None => program.why.clone(),
-    };
-    [
-        program.display_name.clone(),
-        program.state.clone(),
-        program.pid.map_or_else(dash, |pid| pid.to_string()),
-        program.uptime_seconds.map_or_else(dash, human::duration),
-        program.restarts.to_string(),
-        program.crashes.to_string(),
-        program.memory_bytes.map_or_else(dash, human::bytes),
-        // A line break would tear the table apart.
-        why.replace(char::is_control, " "),
-    ]
-}
-
-fn colored(line: &str, column: usize, state: &str) -> String {
-    let parts = line
-        .split_at_checked(column)
-        .and_then(|(before, rest)| Some((before, rest.strip_prefix(state)?)));
-    match parts {
-        Some((before, after)) => format!("{before}{}{after}", paint(state_style(state), state)),
-        None => line.to_owned(),
     }
 }

@@ -1,23 +1,31 @@
 //! `eternal stop`: the end of the daemon and all its programs.
 
 use super::arguments::SourcesArgs;
+use super::machine::{Holder, Machine};
 use super::output::Output;
-use super::process::{self, Life};
-use super::{Complaint, DONE, human, place};
+use super::process::Life;
+use super::{Complaint, DONE, place};
 use crate::control::api::{Done, Status};
 use crate::control::client::{Client, ClientError};
+use crate::text;
 
 /// Stops the daemon; returns when its process is gone.
-pub(super) async fn execute(sources: &SourcesArgs, output: &mut Output) -> Result<u8, Complaint> {
+pub(super) async fn execute(
+    sources: &SourcesArgs,
+    machine: &Machine,
+    output: &mut Output,
+) -> Result<u8, Complaint> {
     let place = place::find(sources, output)?;
     let status = place.client.status().await.map_err(|error| {
-        let holder = place.pid_file.as_deref().and_then(process::holder_of);
+        let holder = place.pid_file().map(machine.holder);
         match holder.filter(|_| error.is_no_daemon()) {
-            Some(pid) => Complaint::failed(format!(
-                "process {pid} of the pid file lives, but its socket {} is gone: `kill -TERM {pid}` stops it",
+            Some(Holder::Lives(Some(pid))) => Complaint::failed(format!(
+                "the daemon (pid {pid}) lives and holds its pid file, but its socket {} is gone: \
+                 `kill -TERM {pid}` stops it",
                 place.client.socket().display()
             )),
-            None => error.into(),
+            Some(Holder::Lives(None) | Holder::Nobody | Holder::Gone(_) | Holder::Unknown(_))
+            | None => error.into(),
         }
     })?;
     stop(&place.client, &status, output).await?;
@@ -47,7 +55,7 @@ pub(super) async fn stop(
         .filter(|program| program.pid.is_some())
         .count();
     if output.is_terminal() {
-        output.progress(&format!("stopping {} …", human::count(alive, "program")))?;
+        output.progress(&format!("stopping {} …", text::count(alive, "program")))?;
     }
     let answer = client.shutdown().await;
     output.end_progress()?;

@@ -5,11 +5,14 @@ mod core;
 mod crash_records;
 mod environment;
 mod health;
+pub mod inspection;
+mod last_status;
 mod leftovers;
 mod linger;
 mod orders;
 mod outside;
 mod progress;
+pub mod questions;
 mod readiness;
 mod reload;
 mod senders;
@@ -258,7 +261,9 @@ async fn supervise(start: Start, open: Open, tracing: Option<&Tracing>) -> Resul
     };
     core.populate()?;
     core.publish();
-    let web = web::Web::start(metrics, open.control, backend)
+    let last = last_status::LastStatus::new(&core.config.daemon.state_dir);
+    let keep = last.clone().keep(core.observer.reader());
+    let web = web::Web::start(metrics, open.control, backend, keep)
         .map_err(|error| refuse(1, "start serving HTTP", &error))?;
     let outcome = if core.end_survivors(&found, &mut inbox.signals).await {
         core.start_all();
@@ -269,8 +274,12 @@ async fn supervise(start: Start, open: Open, tracing: Option<&Tracing>) -> Resul
     let code = core
         .conclude(outcome, &mut inbox, scraping.then(|| app.scrapes()))
         .await;
+    core.crashes.are_noted(LAST_WORDS).await;
     core.orders.everything_is_gone();
     web.end();
+    let status = core.observer.reader().outline();
+    let why = core.observer.why_it_ends(outcome, &status);
+    last.end(status, (code, why), LAST_WORDS);
     journal.flush(LAST_WORDS);
     Ok(code)
 }

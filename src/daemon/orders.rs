@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 
 use super::core::Core;
 use crate::control::api::{Done, Health, Verb};
+use crate::control::names::no_such_program;
 use crate::control::server::{Command, Refusal, Target};
 use crate::supervision::{Cause, Id, Request, State, View};
 
@@ -51,7 +52,7 @@ impl Core {
             Command::Shutdown { reply } => {
                 self.orders.shutdown.push(reply);
                 if !self.fleet.is_shutting_down() {
-                    self.stop_everything("asked to");
+                    self.stop_everything("asked to stop through the control socket");
                 }
             }
         }
@@ -99,18 +100,9 @@ impl Core {
     fn find(&self, target: &Target) -> Result<Vec<Id>, Refusal> {
         let replicas = self.fleet.replicas(&target.name);
         if replicas.is_empty() {
-            let mut known: Vec<&str> = self
-                .slots
-                .values()
-                .map(|slot| slot.program.name.as_str())
-                .collect();
-            known.sort_unstable();
-            known.dedup();
-            let known = known.join(", ");
-            return Err(Refusal::NotFound(format!(
-                "no program is called {}; there are: {known}",
-                target.name
-            )));
+            let known = self.slots.values();
+            let known = known.map(|slot| slot.program.name.as_str());
+            return Err(Refusal::NotFound(no_such_program(&target.name, known)));
         }
         let Some(replica) = target.replica else {
             return Ok(replicas.to_vec());

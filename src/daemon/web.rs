@@ -19,7 +19,7 @@ pub(super) struct Web {
 }
 
 impl Web {
-    /// Starts serving.
+    /// Starts serving, and `keep` beside it.
     ///
     /// # Errors
     ///
@@ -28,6 +28,7 @@ impl Web {
         metrics: Option<(Listener, Arc<App>)>,
         control: UnixListener,
         backend: Backend,
+        keep: impl Future<Output = ()> + Send + 'static,
     ) -> io::Result<Self> {
         let (stop, stopped) = watch::channel(false);
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -38,6 +39,7 @@ impl Web {
                 // A sender that is gone means the same.
                 let _ = stopped.wait_for(|stop| *stop).await;
             };
+            tokio::spawn(keep);
             let control = server::serve(control, backend, ended(stopped.clone()));
             match metrics {
                 Some((listener, app)) => {
@@ -54,6 +56,8 @@ impl Web {
                 if let Err(error) = runtime.block_on(serve) {
                     tracing::error!("cannot serve HTTP: {error}");
                 }
+                // A disk that stands still would be waited for otherwise.
+                runtime.shutdown_background();
             })?;
         Ok(Self { stop, thread })
     }
@@ -98,7 +102,7 @@ pub(super) fn ask_logs(logs: Logs) -> AskLogs {
     )
 }
 
-fn to_api(line: Line) -> api::LogLine {
+pub(super) fn to_api(line: Line) -> api::LogLine {
     api::LogLine {
         at: observe::rfc3339(line.at),
         program: line.program,

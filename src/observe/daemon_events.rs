@@ -8,6 +8,7 @@ use tracing::Level;
 use super::telling::{Facts, Telling, tell};
 use super::{Observer, statistics, text};
 use crate::control::api;
+use crate::supervision::Outcome;
 
 /// Something that happened to the daemon, not to one program.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,7 +54,7 @@ pub enum DaemonEvent {
     Statistics,
     /// It stops every program and then itself.
     Stopping {
-        /// Why: "SIGTERM", "asked to", "nothing is left to run".
+        /// Why: "SIGTERM", "asked to stop …", "nothing is left to run".
         reason: String,
     },
     /// It gave up and goes on serving its last numbers.
@@ -151,6 +152,7 @@ impl Observer {
             DaemonEvent::Statistics => return statistics::log(&self.reader.status()),
             DaemonEvent::Stopping { reason } => {
                 self.draft.stopping = true;
+                self.draft.end.get_or_insert_with(|| reason.as_str().into());
                 self.publish_draft();
                 (
                     Level::INFO,
@@ -188,6 +190,23 @@ impl Observer {
             facts: Facts::default(),
         };
         tell(telling, at, &self.events);
+    }
+
+    /// Says why the daemon ends, in a sentence: who gave up and why, or who asked for it.
+    #[must_use]
+    pub fn why_it_ends(&self, outcome: Outcome, status: &api::Status) -> String {
+        let told = self.draft.end.as_deref().unwrap_or_default();
+        match outcome {
+            Outcome::Stopped | Outcome::Completed => told.to_owned(),
+            Outcome::Unkillable => format!("{told}; some processes could not be killed"),
+            Outcome::Failed => {
+                let failed = status.programs.iter().filter(|p| p.state == "failed");
+                let reasons: Vec<String> = failed
+                    .map(|program| format!("{}: {}", program.display_name, program.why))
+                    .collect();
+                format!("gave up: {}", reasons.join("; "))
+            }
+        }
     }
 
     fn reloaded(&mut self, successful: bool, message: &str, at: SystemTime) {

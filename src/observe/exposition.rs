@@ -55,6 +55,18 @@ impl Reader {
         Arc::clone(&self.published.borrow())
     }
 
+    /// Returns the snapshot as it changes.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<Arc<Published>> {
+        self.published.clone()
+    }
+
+    /// Returns the whole status without looking at any process: what programs use is left out.
+    #[must_use]
+    pub fn outline(&self) -> api::Status {
+        self.published().status(&Sample::default())
+    }
+
     /// Returns what the programs of a snapshot use.
     #[must_use]
     pub fn sample(&self, published: &Published) -> Arc<Sample> {

@@ -2,7 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, IsTerminal};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use nix::sys::stat::fstat;
 use nix::unistd::{dup2_stderr, dup2_stdout, setsid};
@@ -30,6 +30,28 @@ pub fn standard_error(journal_stream: Option<&str>) -> StandardError {
         (Ok(ours), Some(journal)) if ours == journal => StandardError::Journal,
         _ => StandardError::Other,
     }
+}
+
+/// Returns columns and rows of the terminal on standard output; `None` when it is no terminal or does
+/// not know.
+#[must_use]
+#[expect(unsafe_code, reason = "nix has no TIOCGWINSZ")]
+pub fn terminal_size() -> Option<(usize, usize)> {
+    let mut size = nix::libc::winsize {
+        ws_row: 0,
+        ws_col: 0,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    let stdout = io::stdout().as_fd().as_raw_fd();
+    // SAFETY: the descriptor is open, and the kernel writes one `winsize` where one is.
+    let answer = unsafe { nix::libc::ioctl(stdout, nix::libc::TIOCGWINSZ, &raw mut size) };
+    // One that does not know its rows has enough of them.
+    let rows = match size.ws_row {
+        0 => usize::MAX,
+        rows => rows.into(),
+    };
+    (answer == 0 && size.ws_col > 0).then_some((size.ws_col.into(), rows))
 }
 
 /// Leaves the session and the controlling terminal of whoever started us.

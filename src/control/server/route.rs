@@ -13,6 +13,7 @@ use super::failure::Failure;
 use super::query::{Parameters, decode};
 use super::{Backend, Command, LogQuery, Target};
 use crate::control::api;
+use crate::control::names::no_such_program;
 
 /// No order has a body worth more; bytes.
 const MAX_BODY: usize = 64 * 1024;
@@ -238,7 +239,8 @@ impl Desk {
         {
             return Ok(());
         }
-        Err(Failure::not_found(format!("there is no program {name:?}")))
+        let known = status.programs.iter().map(|program| program.name.as_str());
+        Err(Failure::not_found(no_such_program(name, known)))
     }
 }
 

@@ -21,6 +21,7 @@ mod desk;
 mod file;
 mod follow;
 mod format;
+mod past;
 mod pump;
 mod ring;
 mod rotate;
@@ -49,6 +50,7 @@ use daemon_log::{DaemonLog, Place};
 use desk::{Desk, Output, Sink};
 use file::{FileOutput, Rotation};
 use format::Look;
+pub use past::{PastFile, past};
 use pump::{Command, Pump};
 use terminal::Terminal;
 pub use types::{
