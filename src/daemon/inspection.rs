@@ -11,6 +11,7 @@ use std::path::Path;
 use nix::fcntl::OFlag;
 use nix::unistd::{AccessFlags, access, geteuid};
 
+use super::environment::Inherited;
 use super::slots::Slot;
 use super::{outside, questions};
 use crate::config::{Cgroups, Check, Config, Finding, Listen, Program, Ready, Weight};
@@ -109,7 +110,7 @@ fn inspect_program(program: &Program, findings: &mut Vec<Finding>) {
         program: program.clone().into(),
         replica: 0,
     };
-    let launch = match slot.launch(&outside::inherited_environment(), "", None) {
+    let launch = match slot.launch(&Inherited::from_env(), "", None) {
         Ok(launch) => launch,
         Err(failure) => {
             let weight = weight_of_failure(&failure.kind);
