@@ -14,6 +14,7 @@ use super::progress::StartUp;
 use super::readiness::{Found, Readiness};
 use super::reload::Reloads;
 use super::slots::Slot;
+use super::voices::Voices;
 use super::watchdog::Watchdogs;
 use crate::config::{self, Check, Ready};
 use crate::observe::{App, DaemonEvent, Observer, StreamCounts, Turns};
@@ -51,6 +52,7 @@ pub(super) struct Core {
     pub readiness: Readiness,
     pub health: Health,
     pub watchdogs: Watchdogs,
+    pub voices: Voices,
     pub commands: Commands,
     pub orders: Orders,
     pub reloads: Reloads,
@@ -166,6 +168,7 @@ impl Core {
             } => {
                 self.crashes.ended(id, self.logs.ended(id, run));
                 self.forget_readiness(run);
+                self.voices.forget(run);
                 if !family {
                     self.journal.ended(id.0);
                 }
@@ -210,11 +213,25 @@ impl Core {
     }
 
     pub fn notified(&mut self, notification: &Notification) {
-        if let Some(run) = self.readiness.who_is_ready(notification) {
-            self.probed(Found::Ready(run));
-        }
-        if let Some(run) = self.watchdogs.hear(notification) {
-            self.step(run.id(), Input::Failing(run, Ailment::Watchdog));
+        let (readiness, watchdogs) = (&self.readiness, &self.watchdogs);
+        let heard = self.voices.place(notification, |run| {
+            let ready = notification.is_ready() && readiness.waits_for_word_of(run);
+            ready || (notification.is_sign_of_life() && watchdogs.waits_for_word_of(run))
+        });
+        if let Some(heard) = heard {
+            let run = heard.run;
+            if notification.is_ready() && self.readiness.waits_for_word_of(run) {
+                self.probed(Found::Ready(run));
+            }
+            if self.watchdogs.hear(heard, notification) {
+                self.step(run.id(), Input::Failing(run, Ailment::Watchdog));
+            }
+        } else if let Some(strangers) = self.voices.strangers() {
+            self.observer.tell(&DaemonEvent::StrangersSpoke {
+                count: strangers.count,
+                pid: strangers.pid,
+                uid: strangers.uid,
+            });
         }
     }
 
@@ -250,13 +267,13 @@ impl Core {
     /// Begins to look after a run that is ready.
     fn look_after(&mut self, run: Run) {
         self.forget_readiness(run);
-        let Some(pid) = self.children.pid(run) else {
+        if self.children.pid(run).is_none() {
             return;
-        };
+        }
         self.begin_checks(run);
         let slot = self.slots.get(&run.id());
         if let Some(limit) = slot.and_then(|slot| slot.program.watchdog) {
-            self.watchdogs.begin(run, pid, limit);
+            self.watchdogs.begin(run, limit);
         }
     }
 
@@ -342,7 +359,10 @@ impl Core {
             | Ready::Notify
             | Ready::Check(Check::Tcp(_) | Check::Http { .. }) => None,
         };
-        if let Some(found) = self.readiness.begin(run, pid, &slot.program.ready, command) {
+        if slot.program.ready == Ready::Notify || slot.program.watchdog.is_some() {
+            self.voices.expect(run, pid, slot.program.user.is_some());
+        }
+        if let Some(found) = self.readiness.begin(run, &slot.program.ready, command) {
             self.probed(found);
         }
     }

@@ -15,11 +15,11 @@ mod progress;
 pub mod questions;
 mod readiness;
 mod reload;
-mod senders;
 mod slots;
 mod task;
 mod turn;
 mod upwards;
+mod voices;
 mod watchdog;
 mod web;
 
@@ -42,7 +42,7 @@ use crate::observe::{
 use crate::os::children::Children;
 use crate::os::journal::Journal;
 use crate::os::logs::Logs;
-use crate::os::notify::{NotifySocket, Systemd};
+use crate::os::notify::Systemd;
 use crate::os::pid_file::{Found, PidFile, PidFileError};
 use crate::os::signals::{Signal, Signals};
 use crate::os::{self, session};
@@ -177,10 +177,7 @@ async fn supervise(start: Start, open: Open, tracing: Option<&Tracing>) -> Resul
     let mut children =
         Children::new(&found.marker, Instant::now).map_err(|error| refuse_plainly(1, &error))?;
     children.use_cgroups(outside::cgroups(start.loaded.config.daemon.cgroups)?);
-    let notifications =
-        NotifySocket::bind(&start.loaded.config.daemon.state_dir.join("notify.sock"))
-            .or_else(|_| NotifySocket::bind_abstract())
-            .map_err(|error| refuse(1, "make the socket for READY=1", &error))?;
+    let notifications = outside::notify_socket(&start.loaded.config)?;
     let history = CrashHistory::load(found.crashes.join("\n").as_bytes());
     let scraping = open.listener.is_some();
     let sampler = outside::sampler(
@@ -246,6 +243,7 @@ async fn supervise(start: Start, open: Open, tracing: Option<&Tracing>) -> Resul
         journal: journal.clone(),
         health: health::Health::new(probed.clone()),
         watchdogs: watchdog::Watchdogs::new(probed.clone()),
+        voices: voices::Voices::new(nix::unistd::geteuid().as_raw()),
         readiness: readiness::Readiness::new(inbox.notifications.address().to_owned(), probed),
         commands: commands::Commands::default(),
         orders: orders::Orders::default(),

@@ -18,6 +18,7 @@ use crate::observe::{
     Usage,
 };
 use crate::os::logs::{self, Logs, Options, Record, Stderr};
+use crate::os::notify::{NotifySocket, Reach};
 use crate::os::session::{self, StandardError};
 use crate::os::{cgroups, procfs};
 
@@ -236,6 +237,23 @@ pub(super) fn cgroups(mode: config::Cgroups) -> Result<cgroups::Cgroups, Refusal
         Err(reason) => tracing::info!("programs get no cgroups of their own: {reason}"),
     }
     Ok(found)
+}
+
+/// Opens the socket on which programs say READY=1 and WATCHDOG=1.
+///
+/// # Errors
+///
+/// When there is no socket to be had.
+pub(super) fn notify_socket(config: &Config) -> Result<NotifySocket, Refusal> {
+    let switches = config.programs.iter().any(|program| program.user.is_some());
+    // A reload may bring a program with a user, which only root is likely to become.
+    let reach = if switches || nix::unistd::geteuid().is_root() {
+        Reach::Everybody
+    } else {
+        Reach::Own
+    };
+    NotifySocket::bind(&config.daemon.state_dir.join("notify"), reach)
+        .map_err(|error| refuse(1, "make the socket for READY=1", &error))
 }
 
 /// A sign of life is an answer from the loop itself.

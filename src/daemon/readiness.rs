@@ -6,12 +6,10 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::commands::{Commands, Purpose};
-use super::senders::Senders;
 use super::task::Task;
 use super::{health, watchdog};
 use crate::config::{Check, Ready};
 use crate::os::children::{Children, Launch};
-use crate::os::notify::Notification;
 use crate::os::probe;
 use crate::supervision::{Run, WaitStatus};
 
@@ -38,12 +36,11 @@ pub(super) struct Readiness {
     notify_address: String,
     found: mpsc::Sender<Found>,
     awaited: HashMap<Run, Awaited>,
-    /// Those of them that have to say it.
-    senders: Senders,
 }
 
 struct Awaited {
-    pid: i32,
+    /// It has to say it.
+    speaks: bool,
     attempts: u32,
     /// Asks again and again, or waits to.
     task: Option<Task>,
@@ -58,7 +55,6 @@ impl Readiness {
             notify_address,
             found,
             awaited: HashMap::new(),
-            senders: Senders::default(),
         }
     }
 
@@ -68,20 +64,10 @@ impl Readiness {
     }
 
     /// Begins to wait for a run. `launch` is how its readiness command would be launched.
-    pub fn begin(
-        &mut self,
-        run: Run,
-        pid: i32,
-        ready: &Ready,
-        launch: Option<Launch>,
-    ) -> Option<Found> {
+    pub fn begin(&mut self, run: Run, ready: &Ready, launch: Option<Launch>) -> Option<Found> {
         let task = match ready {
             Ready::Immediately => return None,
-            Ready::Notify => {
-                self.senders.expect(run, pid);
-                None
-            }
-            Ready::Check(Check::Exec(_)) => None,
+            Ready::Notify | Ready::Check(Check::Exec(_)) => None,
             Ready::Check(Check::Tcp(authority)) => Some(self.ask_tcp(run, authority.clone())),
             Ready::Check(Check::Http { authority, path }) => {
                 Some(self.ask_http(run, authority.clone(), path.clone()))
@@ -91,7 +77,7 @@ impl Readiness {
         self.awaited.insert(
             run,
             Awaited {
-                pid,
+                speaks: *ready == Ready::Notify,
                 attempts: 0,
                 task,
                 launch,
@@ -103,9 +89,7 @@ impl Readiness {
 
     /// It is ready, or gone: nobody asks any more. A readiness command under way is to be killed.
     pub fn forget(&mut self, run: Run) -> Option<Run> {
-        let awaited = self.awaited.remove(&run)?;
-        self.senders.forget(run, awaited.pid);
-        awaited.command
+        self.awaited.remove(&run)?.command
     }
 
     /// Starts the readiness command of a run once more.
@@ -134,14 +118,9 @@ impl Readiness {
         None
     }
 
-    /// Finds the run that a READY=1 speaks for: its main process or a descendant of it sent it.
-    pub fn who_is_ready(&self, notification: &Notification) -> Option<Run> {
-        if !notification.is_ready() {
-            return None;
-        }
-        self.senders
-            .speaks_for(notification.pid)
-            .or_else(|| self.senders.spoke_for(notification.pid))
+    /// Tells whether a run is waited for that has to say itself that it is ready.
+    pub fn waits_for_word_of(&self, run: Run) -> bool {
+        self.awaited.get(&run).is_some_and(|awaited| awaited.speaks)
     }
 
     fn ask_tcp(&self, run: Run, authority: String) -> Task {
@@ -179,37 +158,5 @@ impl Readiness {
             tokio::time::sleep(delay).await;
             let _ = found.send(Found::TryAgain(run)).await;
         }));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::supervision::Id;
-
-    /// A process that was, and whose number nobody has: it is above the kernel's greatest.
-    const GONE: i32 = i32::MAX;
-
-    fn says_ready(pid: i32) -> Notification {
-        let state = vec![("READY".to_owned(), "1".to_owned())];
-        Notification { pid, state }
-    }
-
-    #[test]
-    fn a_sender_that_is_gone_is_believed_only_where_one_program_is_waited_for() {
-        let (found, _news) = mpsc::channel(1);
-        let mut readiness = Readiness::new(String::new(), found);
-        let (web, db) = (Run::new(Id(0), 1), Run::new(Id(1), 1));
-        assert_eq!(readiness.who_is_ready(&says_ready(GONE)), None);
-        assert!(readiness.begin(web, 1, &Ready::Notify, None).is_none());
-        assert_eq!(readiness.who_is_ready(&says_ready(GONE)), Some(web));
-        let alive_and_a_stranger = i32::try_from(std::process::id()).expect("a pid");
-        assert_eq!(
-            readiness.who_is_ready(&says_ready(alive_and_a_stranger)),
-            None
-        );
-        assert!(readiness.begin(db, 2, &Ready::Notify, None).is_none());
-        assert_eq!(readiness.who_is_ready(&says_ready(GONE)), None);
-        assert_eq!(readiness.who_is_ready(&says_ready(2)), Some(db));
     }
 }

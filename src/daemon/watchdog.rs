@@ -7,8 +7,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use super::readiness::Found;
-use super::senders::Senders;
 use super::task::Task;
+use super::voices::Heard;
 use crate::os::notify::Notification;
 use crate::supervision::Run;
 
@@ -24,11 +24,9 @@ pub(super) struct Silence {
 pub(super) struct Watchdogs {
     found: mpsc::Sender<Found>,
     guarded: HashMap<Run, Guarded>,
-    senders: Senders,
 }
 
 struct Guarded {
-    pid: i32,
     /// Counts the signs of life; its task sees each.
     signs: watch::Sender<u64>,
     _task: Task,
@@ -39,12 +37,11 @@ impl Watchdogs {
         Self {
             found,
             guarded: HashMap::new(),
-            senders: Senders::default(),
         }
     }
 
     /// Begins to wait for signs of life of a run: each within `limit` of the one before.
-    pub fn begin(&mut self, run: Run, pid: i32, limit: Duration) {
+    pub fn begin(&mut self, run: Run, limit: Duration) {
         let (signs, mut seen) = watch::channel(0);
         let found = self.found.clone();
         let task = Task::spawn(async move {
@@ -62,38 +59,31 @@ impl Watchdogs {
                 }
             }
         });
-        self.senders.expect(run, pid);
-        self.guarded.insert(
-            run,
-            Guarded {
-                pid,
-                signs,
-                _task: task,
-            },
-        );
+        self.guarded.insert(run, Guarded { signs, _task: task });
     }
 
     /// It is being stopped, or gone.
     pub fn forget(&mut self, run: Run) {
-        if let Some(guarded) = self.guarded.remove(&run) {
-            self.senders.forget(run, guarded.pid);
-        }
+        self.guarded.remove(&run);
     }
 
-    /// Takes a notification; returns the run that says of itself that it cannot go on.
-    pub fn hear(&mut self, notification: &Notification) -> Option<Run> {
+    /// Tells whether a run has to say that it lives.
+    pub fn waits_for_word_of(&self, run: Run) -> bool {
+        self.guarded.contains_key(&run)
+    }
+
+    /// Takes what a run says; tells whether it says of itself that it cannot go on.
+    pub fn hear(&mut self, heard: Heard, notification: &Notification) -> bool {
+        let Some(guarded) = self.guarded.get(&heard.run) else {
+            return false;
+        };
         if notification.triggers_watchdog() {
-            return self.senders.speaks_for(notification.pid);
+            return !heard.gone;
         }
         if notification.is_sign_of_life() {
-            let sender = self.senders.speaks_for(notification.pid);
-            let run = sender.or_else(|| self.senders.spoke_for(notification.pid))?;
-            self.guarded
-                .get(&run)?
-                .signs
-                .send_modify(|signs| *signs += 1);
+            guarded.signs.send_modify(|signs| *signs += 1);
         }
-        None
+        false
     }
 
     /// Returns the run that a silence is about, unless it has been heard of since: a loop that was
@@ -109,9 +99,17 @@ mod tests {
     use super::*;
     use crate::supervision::Id;
 
-    fn says(pid: i32, value: &str) -> Notification {
-        let state = vec![("WATCHDOG".to_owned(), value.to_owned())];
-        Notification { pid, state }
+    const LIVING: bool = false;
+    const GONE: bool = true;
+
+    /// What the watchdogs make of WATCHDOG=`value` from a run.
+    fn says(watchdogs: &mut Watchdogs, (run, gone): (Run, bool), value: &str) -> bool {
+        let notification = Notification {
+            pid: 1,
+            uid: 0,
+            state: vec![("WATCHDOG".to_owned(), value.to_owned())],
+        };
+        watchdogs.hear(Heard { run, gone }, &notification)
     }
 
     #[test]
@@ -123,15 +121,15 @@ mod tests {
         runtime.block_on(async {
             let (found, mut news) = mpsc::channel(1);
             let mut watchdogs = Watchdogs::new(found);
-            let (run, pid) = (Run::new(Id(0), 1), 1);
-            watchdogs.begin(run, pid, Duration::from_millis(1));
+            let run = Run::new(Id(0), 1);
+            watchdogs.begin(run, Duration::from_millis(1));
             let Some(Found::Silent(first)) = news.recv().await else {
                 panic!("it is silent");
             };
             assert_eq!(watchdogs.ran_out(&first), Some(run));
-            assert_eq!(watchdogs.hear(&says(pid, "1")), None);
+            assert!(!says(&mut watchdogs, (run, LIVING), "1"));
             assert_eq!(watchdogs.ran_out(&first), None, "it was heard of since");
-            assert_eq!(watchdogs.hear(&says(pid, "trigger")), Some(run));
+            assert!(says(&mut watchdogs, (run, LIVING), "trigger"));
             // Its task may have sent the one it was about to.
             let second = loop {
                 match news.recv().await {
@@ -143,12 +141,12 @@ mod tests {
             assert_eq!(watchdogs.ran_out(&second), Some(run));
             watchdogs.forget(run);
             assert_eq!(watchdogs.ran_out(&second), None);
-            assert_eq!(watchdogs.hear(&says(pid, "trigger")), None);
+            assert!(!says(&mut watchdogs, (run, LIVING), "trigger"));
         });
     }
 
     #[test]
-    fn a_stranger_who_is_gone_can_keep_a_program_alive_but_not_end_it() {
+    fn a_speaker_who_is_gone_can_keep_a_program_alive_but_not_end_it() {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -157,11 +155,10 @@ mod tests {
         let (found, _news) = mpsc::channel(1);
         let mut watchdogs = Watchdogs::new(found);
         let run = Run::new(Id(0), 1);
-        watchdogs.begin(run, 1, Duration::from_secs(1000));
-        // Above the kernel's greatest number.
-        assert_eq!(watchdogs.hear(&says(i32::MAX, "trigger")), None);
+        watchdogs.begin(run, Duration::from_secs(1000));
+        assert!(!says(&mut watchdogs, (run, GONE), "trigger"));
         let silence = Silence { run, after: 0 };
-        assert_eq!(watchdogs.hear(&says(i32::MAX, "1")), None);
+        assert!(!says(&mut watchdogs, (run, GONE), "1"));
         assert_eq!(watchdogs.ran_out(&silence), None, "a sign of life");
     }
 }

@@ -40,6 +40,15 @@ pub enum DaemonEvent {
         /// Its process id.
         pid: i32,
     },
+    /// Processes that speak for no program said READY=1 or WATCHDOG=1.
+    StrangersSpoke {
+        /// How many times since this was told last.
+        count: u64,
+        /// The last of them.
+        pid: i32,
+        /// The user that it was.
+        uid: u32,
+    },
     /// An earlier daemon left processes behind.
     SurvivorsFound {
         /// How many.
@@ -138,6 +147,13 @@ impl Observer {
                     "orphan_reaped",
                     format!("reaped orphan {pid}"),
                 )
+            }
+            DaemonEvent::StrangersSpoke { count, pid, uid } => {
+                let message = format!(
+                    "notifications ignored: {count}, the last from process {pid} of uid {uid}, \
+                     which speaks for no program here"
+                );
+                (Level::WARN, "notifications_ignored", message)
             }
             DaemonEvent::SurvivorsFound { count } => {
                 let message =

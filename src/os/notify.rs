@@ -1,15 +1,12 @@
 //! The `sd_notify` protocol, both ways: what children tell us, and what we tell systemd.
 
+mod address;
 mod systemd;
 
-use std::fs;
 use std::future::poll_fn;
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{SocketAddr, UnixDatagram as StdDatagram};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::task::{Context, Poll, ready};
 
 use nix::cmsg_space;
@@ -21,85 +18,64 @@ use tokio::net::UnixDatagram;
 
 use super::procfs::Stat;
 
+pub use address::Reach;
+use address::SocketFile;
 pub use systemd::{STRIPPED, Systemd};
 
 /// As much as systemd itself takes; what is longer is dropped.
 const MESSAGE_LIMIT: usize = 4096;
-/// The longest path that fits a socket address, its final NUL included.
-const PATH_LIMIT: usize = 108;
 /// As many descriptors as the kernel lets a message carry.
 const FD_LIMIT: usize = 253;
 
 /// The socket on which children with `ready = "notify"` or a `watchdog` report.
 ///
-/// The kernel vouches for the sender's pid, so anyone may write to it, and the daemon drops what
-/// does not come from a family of its own.
+/// The kernel vouches for the sender's process and user, so anyone may write to it, and the daemon
+/// drops what does not come from a family of its own.
 #[derive(Debug)]
 pub struct NotifySocket {
     socket: UnixDatagram,
     address: String,
-    /// The file and its device and inode, unless the address is abstract.
-    file: Option<(PathBuf, (u64, u64))>,
+    /// Unless the address is abstract.
+    _file: Option<SocketFile>,
 }
 
 /// What a child said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notification {
-    /// Who, according to the kernel.
+    /// Which process, according to the kernel.
     pub pid: i32,
+    /// Which user that was, according to the kernel.
+    pub uid: u32,
     /// `READY=1`, `STATUS=…`, `STOPPING=1`, `RELOADING=1`, `WATCHDOG=1`, … in the order of the
     /// message. `MAINPID` is left out: who the main process is, is not a child's to say.
     pub state: Vec<(String, String)>,
 }
 
 impl NotifySocket {
-    /// Opens the socket, replacing one that an earlier daemon left. Needs a tokio runtime.
-    ///
-    /// The file is writable for all, since programs may run as other users. A path that does not
-    /// fit a socket address becomes an abstract address instead, which `sd_notify` clients know as
-    /// `@NAME`; programs in another network namespace cannot reach that one.
-    ///
-    /// # Errors
-    ///
-    /// When the directory is missing or not writable, or something else than a socket is there.
-    pub fn bind(path: &Path) -> io::Result<Self> {
-        let path = std::path::absolute(path)?;
-        let fits = path.as_os_str().len() < PATH_LIMIT;
-        let (socket, address, file) = match path.to_str().filter(|_| fits) {
-            Some(text) => {
-                let socket = bind_file(&path)?;
-                let metadata = fs::symlink_metadata(&path)?;
-                let file = (path.clone(), (metadata.dev(), metadata.ino()));
-                (socket, text.to_owned(), Some(file))
-            }
-            None => return Self::bind_abstract(),
-        };
-        Self::open(socket, address, file)
-    }
-
-    /// Opens the socket at an abstract address, where no directory can be written to.
+    /// Opens the socket in a directory that is made for it, replacing one that an earlier daemon
+    /// left there. Where no file will do, it gets an abstract address instead, which programs in
+    /// another network namespace cannot reach. Needs a tokio runtime.
     ///
     /// # Errors
     ///
     /// When there is no socket to be had.
-    pub fn bind_abstract() -> io::Result<Self> {
-        let name = format!("eternal/{}/{:016x}", std::process::id(), fastrand::u64(..));
-        let socket = StdDatagram::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
-        Self::open(socket, format!("@{name}"), None)
-    }
-
-    fn open(
-        socket: StdDatagram,
-        address: String,
-        file: Option<(PathBuf, (u64, u64))>,
-    ) -> io::Result<Self> {
+    pub fn bind(place: &Path, reach: Reach) -> io::Result<Self> {
+        let (socket, address, file) = match address::bind(place, reach) {
+            Ok((socket, address, file)) => (socket, address, Some(file)),
+            Err(error) => {
+                let place = place.display();
+                tracing::debug!("notifications come to an abstract address: {place}: {error}");
+                let (socket, address) = address::bind_abstract()?;
+                (socket, address, None)
+            }
+        };
         setsockopt(&socket, sockopt::PassCred, &true)?;
         socket.set_nonblocking(true)?;
         let socket = UnixDatagram::from_std(socket)?;
         Ok(Self {
             socket,
             address,
-            file,
+            _file: file,
         })
     }
 
@@ -163,19 +139,14 @@ impl Notification {
         self.says("WATCHDOG", "trigger")
     }
 
+    /// Tells whether it says something that has consequences.
+    #[must_use]
+    pub fn is_meant_for_us(&self) -> bool {
+        self.is_ready() || self.is_sign_of_life() || self.triggers_watchdog()
+    }
+
     fn says(&self, key: &str, value: &str) -> bool {
         self.state.iter().any(|(k, v)| k == key && v == value)
-    }
-}
-
-impl Drop for NotifySocket {
-    fn drop(&mut self) {
-        if let Some((path, inode)) = &self.file
-            && fs::symlink_metadata(path).is_ok_and(|m| (m.dev(), m.ino()) == *inode)
-        {
-            // Nothing can be done about a failure, and the next daemon replaces it.
-            let _ = fs::remove_file(path);
-        }
     }
 }
 
@@ -198,14 +169,16 @@ pub fn family_of<T>(pid: i32, known: impl Fn(i32) -> Option<T>) -> Option<T> {
     None
 }
 
-fn bind_file(path: &Path) -> io::Result<StdDatagram> {
-    // Only what is a socket is replaced: the path may be a mistake.
-    if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket()) {
-        fs::remove_file(path)?;
-    }
-    let socket = StdDatagram::bind(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
-    Ok(socket)
+/// Returns the user that a process runs as at this moment: its effective id.
+///
+/// # Errors
+///
+/// When there is no such process, or it is hidden from us.
+pub fn user_of(pid: i32) -> io::Result<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    let effective = line.and_then(|ids| ids.split_whitespace().nth(1)?.parse().ok());
+    effective.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// Receives one message; `None` for one that says nothing to us.
@@ -221,16 +194,16 @@ fn receive(socket: RawFd) -> io::Result<Option<Notification>> {
     let mut sender = None;
     for part in message.cmsgs().into_iter().flatten() {
         if let ControlMessageOwned::ScmCredentials(credentials) = part {
-            sender = Some(credentials.pid());
+            sender = Some((credentials.pid(), credentials.uid()));
         } else if let ControlMessageOwned::ScmRights(descriptors) = part {
             close(descriptors);
         }
     }
     // Pid 0 is a sender outside of our pid namespace.
-    let (Some(pid), false) = (sender.filter(|pid| *pid > 0), cut) else {
+    let (Some((pid, uid)), false) = (sender.filter(|(pid, _)| *pid > 0), cut) else {
         return Ok(None);
     };
-    Ok(parse(&text[..length]).map(|state| Notification { pid, state }))
+    Ok(parse(&text[..length]).map(|state| Notification { pid, uid, state }))
 }
 
 fn parse(text: &[u8]) -> Option<Vec<(String, String)>> {

@@ -9,6 +9,7 @@ mod health;
 mod healthcheck;
 mod identity;
 mod linger;
+mod notify;
 mod pid_1;
 mod policy;
 mod signals;

@@ -1,7 +1,10 @@
 //! Real sockets and real senders.
 
+use std::fs;
 use std::future::Future;
 use std::io::IoSlice;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram as StdDatagram;
 use std::process::Command;
 use std::time::Duration;
 
@@ -34,12 +37,12 @@ fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
 fn we_understand_what_we_say_over_a_file_and_over_an_abstract_address() {
     let directory = tempfile::tempdir().expect("directory");
     let long = directory.path().join("x".repeat(120));
-    for path in [directory.path().join("notify.sock"), long] {
+    for path in [directory.path().join("notify"), long] {
         block_on(async {
-            let socket = NotifySocket::bind(&path).expect("bind");
+            let socket = NotifySocket::bind(&path, Reach::Own).expect("bind");
             assert_eq!(
                 socket.address().starts_with('@'),
-                path.as_os_str().len() > 107
+                path.as_os_str().len() > 100
             );
             let systemd = Systemd::at(socket.address(), None);
             systemd.ready().expect("ready");
@@ -47,36 +50,76 @@ fn we_understand_what_we_say_over_a_file_and_over_an_abstract_address() {
             systemd.reloading().expect("reloading");
             let told = next(&socket).await;
             assert_eq!(told.pid, std::process::id() as i32);
+            assert_eq!(told.uid, nix::unistd::geteuid().as_raw());
             assert_eq!(told.state, pairs(&[("READY", "1")]));
             assert_eq!(next(&socket).await.state, pairs(&[("STATUS", "two lines")]));
             let reloading = next(&socket).await.state;
             assert_eq!(reloading[0], ("RELOADING".to_owned(), "1".to_owned()));
             assert_eq!(reloading[1].0, "MONOTONIC_USEC");
         });
-        assert!(!path.exists());
+        assert!(!path.join("socket").exists());
     }
 }
 
 #[test]
 fn a_stale_socket_is_replaced_and_a_file_is_not() {
     let directory = tempfile::tempdir().expect("directory");
-    let path = directory.path().join("notify.sock");
+    let place = directory.path().join("notify");
+    let path = place.join("socket");
+    fs::create_dir(&place).expect("a directory");
     drop(StdDatagram::bind(&path).expect("an earlier one"));
     block_on(async {
-        let _socket = NotifySocket::bind(&path).expect("replaced");
-        let file = directory.path().join("file");
-        fs::write(&file, "precious").expect("write");
-        assert!(NotifySocket::bind(&file).is_err());
-        assert_eq!(fs::read_to_string(&file).expect("still there"), "precious");
+        let socket = NotifySocket::bind(&place, Reach::Own).expect("replaced");
+        assert_eq!(Some(socket.address()), path.to_str());
+        drop(socket);
+        assert!(!path.exists());
+        fs::write(&path, "precious").expect("write");
+        let socket = NotifySocket::bind(&place, Reach::Own).expect("elsewhere");
+        assert!(socket.address().starts_with('@'), "{}", socket.address());
+        drop(socket);
+        assert_eq!(fs::read_to_string(&path).expect("still there"), "precious");
+    });
+}
+
+#[test]
+fn who_may_reach_the_socket_is_not_up_to_the_modes_that_a_umask_leaves() {
+    let modes = |place: &Path| {
+        let of = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
+        (of(place), of(&place.join("socket")))
+    };
+    let directory = tempfile::tempdir().expect("directory");
+    let open = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(directory.path(), open).expect("a mode");
+    let place = directory.path().join("notify");
+    block_on(async {
+        // As if made under a umask of 077, and by an earlier daemon.
+        fs::create_dir(&place).expect("a directory");
+        for (reach, wanted, before) in [
+            (Reach::Everybody, (0o711, 0o666), 0o700),
+            (Reach::Own, (0o700, 0o600), 0o777),
+        ] {
+            fs::set_permissions(&place, fs::Permissions::from_mode(before)).expect("a mode");
+            let socket = NotifySocket::bind(&place, reach).expect("bind");
+            assert!(socket.address().starts_with('/'), "{}", socket.address());
+            assert_eq!(modes(&place), wanted, "{reach:?}");
+        }
+        let closed = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(directory.path(), closed).expect("a mode");
+        let socket = NotifySocket::bind(&place, Reach::Everybody).expect("bind");
+        assert!(
+            socket.address().starts_with('@'),
+            "others could not come in"
+        );
     });
 }
 
 #[test]
 fn descriptors_are_closed_and_unfit_messages_are_dropped() {
     let directory = tempfile::tempdir().expect("directory");
-    let path = directory.path().join("notify.sock");
+    let place = directory.path().join("notify");
+    let path = place.join("socket");
     block_on(async {
-        let socket = NotifySocket::bind(&path).expect("bind");
+        let socket = NotifySocket::bind(&place, Reach::Own).expect("bind");
         let sender = StdDatagram::unbound().expect("sender");
         sender.connect(&path).expect("connect");
         sender
