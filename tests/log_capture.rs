@@ -451,7 +451,7 @@ fn an_idle_source_costs_less_than_a_kibibyte() {
     // The answer comes after everything before it was done.
     let _ = logs
         .tail(Query {
-            program: None,
+            program: Some("web".into()),
             lines: 1,
         })
         .blocking_recv();

@@ -68,39 +68,50 @@ fn from_files(
     logs: &Logs,
     config: &Config,
     machine: &Machine,
-) -> Result<Option<Vec<LogLine>>, Complaint> {
+) -> Result<Option<Vec<Vec<LogLine>>>, Complaint> {
     let count = usize::try_from(logs.lines).unwrap_or(usize::MAX);
     if logs.names.is_empty() {
-        return Ok((machine.lines)(config, None, count));
+        return Ok((machine.lines)(config, None, count).map(|lines| vec![lines]));
     }
     let programs = || config.programs.iter().map(|program| program.name.as_str());
-    let mut found: Option<Vec<LogLine>> = None;
+    let mut found: Option<Vec<Vec<LogLine>>> = None;
     for name in &logs.names {
         let program = name.split('/').next().unwrap_or_default();
         if !programs().any(|known| known == program) {
             return Err(Complaint::failed(order::missing(name, programs())));
         }
         if let Some(lines) = (machine.lines)(config, Some(name), count) {
-            found.get_or_insert_default().extend(lines);
+            found.get_or_insert_default().push(lines);
         }
     }
     Ok(found)
 }
 
 async fn show(streams: Streams, logs: &Logs, output: &mut Output) -> Result<u8, Complaint> {
-    let mut lines = Vec::new();
+    let mut all = Vec::new();
     for mut stream in streams {
+        let mut lines = Vec::new();
         while let Some(line) = stream.next().await? {
             lines.push(line);
         }
+        all.push(lines);
     }
-    print_all(lines, logs, output)
+    print_all(all, logs, output)
 }
 
-fn print_all(mut lines: Vec<LogLine>, logs: &Logs, output: &mut Output) -> Result<u8, Complaint> {
+fn print_all(all: Vec<Vec<LogLine>>, logs: &Logs, output: &mut Output) -> Result<u8, Complaint> {
+    let mut lines = Vec::new();
+    for answer in all {
+        let mut after = None;
+        for line in answer {
+            // A line without a time came after those before it.
+            after = line.at.clone().or(after);
+            lines.push((after.clone(), line));
+        }
+    }
     // Timestamps of one form and one zone sort as text.
-    lines.sort_by(|one, other| one.at.cmp(&other.at));
-    for line in &lines {
+    lines.sort_by(|(one, _), (other, _)| one.cmp(other));
+    for (_, line) in &lines {
         print(line, logs, output)?;
     }
     Ok(DONE)
@@ -142,7 +153,10 @@ fn print(line: &LogLine, logs: &Logs, output: &mut Output) -> Result<(), Complai
         AnsiColor::Cyan
     };
     let mut page = Page::default();
-    page.piece(&format!("{} ", line.at));
+    // A program's own file does not say when its lines came.
+    if let Some(at) = &line.at {
+        page.piece(&format!("{at} "));
+    }
     page.paint(color.on_default(), &line.program);
     page.piece(&format!(" | {}", line.line));
     page.end();

@@ -274,8 +274,8 @@ pub struct Problem {
 /// A captured line: `GET /v1/logs?program=NAME&lines=N&follow=true`, one JSON object a line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogLine {
-    /// RFC 3339, UTC.
-    pub at: String,
+    /// RFC 3339, UTC; `null` where the line's file does not say.
+    pub at: Option<String>,
     /// How people call the replica.
     pub program: String,
     /// `stdout` or `stderr`.

@@ -20,7 +20,7 @@ use crate::config::{self, Check, Ready};
 use crate::observe::{App, DaemonEvent, Observer, StreamCounts, Turns};
 use crate::os::children::{Children, News, Stdio};
 use crate::os::journal::Journal;
-use crate::os::logs::{Logs, Source, Stream};
+use crate::os::logs::{LogError, Logs, OpenLog, Stream};
 use crate::os::notify::{Notification, Systemd};
 use crate::os::signals::Signal;
 use crate::supervision::{
@@ -71,32 +71,39 @@ pub(super) struct Core {
 }
 
 impl Core {
-    /// Adds a replica that nobody wants yet.
+    /// Adds a replica that nobody wants yet, and opens its log file.
     ///
     /// # Errors
     ///
-    /// When its log file cannot be opened; nothing has changed then.
-    pub fn add(&mut self, slot: Slot) -> Result<Id, crate::os::logs::LogError> {
+    /// When that cannot be opened; nothing has changed then.
+    pub fn add(&mut self, slot: Slot) -> Result<Id, LogError> {
+        let log = self.logs.open_file(slot.log_source())?;
+        Ok(self.adopt(slot, log))
+    }
+
+    /// Adds a replica that nobody wants yet, with a place for its lines.
+    pub fn adopt(&mut self, slot: Slot, log: OpenLog) -> Id {
         let id = self.fleet.add(slot.member());
-        if let Err(error) = self.register(id, &slot) {
-            let at = self.moment();
-            self.fleet.request(at, Request::Remove(id), &mut self.out);
-            return Err(error);
-        }
+        self.introduce(id, &slot, log);
         self.slots.insert(id, slot);
         self.changed.insert(id);
-        Ok(id)
+        id
+    }
+
+    /// Tells the log room and the observer that a replica has changed, and opens its log file.
+    ///
+    /// # Errors
+    ///
+    /// When that cannot be opened; nothing has changed then.
+    pub fn register(&mut self, id: Id, slot: &Slot) -> Result<(), LogError> {
+        let log = self.logs.open_file(slot.log_source())?;
+        self.introduce(id, slot, log);
+        Ok(())
     }
 
     /// Tells the log room and the observer about a replica, or that it has changed.
-    pub fn register(&mut self, id: Id, slot: &Slot) -> Result<(), crate::os::logs::LogError> {
-        self.logs.program(
-            id,
-            Source {
-                name: slot.display_name(),
-                file: slot.program.log_file.clone(),
-            },
-        )?;
+    pub fn introduce(&mut self, id: Id, slot: &Slot, log: OpenLog) {
+        self.logs.adopt(id, log);
         let counters = self.logs.counters(id);
         let health = self.health.tally(id, &slot.program.health);
         let log_counters = Arc::new(move || {
@@ -110,7 +117,6 @@ impl Core {
             })
         });
         self.observer.add(id, slot.about(log_counters, health));
-        Ok(())
     }
 
     /// Asks the fleet for something, and does what follows.
@@ -398,6 +404,7 @@ impl Core {
         };
         let trace = self.observer.try_start(id);
         let launch = slot.launch(&self.inherited, self.readiness.notify_address(), trace)?;
+        self.logs.prepare(id).map_err(|error| unloggable(&error))?;
         let (stdout, stderr) = self.logs.open(id, run).map_err(|error| SpawnFailure {
             kind: FailureKind::Limits,
             transient: true,
@@ -424,5 +431,18 @@ impl Core {
             .collect();
         self.observer.publish(views);
         self.report_to_systemd();
+    }
+}
+
+/// A program whose lines have no place is not started: a failed start as others are.
+fn unloggable(error: &LogError) -> SpawnFailure {
+    SpawnFailure {
+        kind: if error.is_denied() {
+            FailureKind::Permission
+        } else {
+            FailureKind::Exec
+        },
+        transient: false,
+        message: error.with_cause(),
     }
 }

@@ -257,7 +257,7 @@ async fn supervise(start: Start, open: Open, tracing: Option<&Tracing>) -> Resul
         inherited: environment::Inherited::from_env(),
         config,
     };
-    core.populate()?;
+    core.populate();
     core.publish();
     let last = last_status::LastStatus::new(&core.config.daemon.state_dir);
     let keep = last.clone().keep(core.observer.reader());
@@ -312,7 +312,7 @@ fn observe(start: &Start, usage: Sampler, scraping: bool) -> Result<Observer, Re
 
 impl Core {
     /// Adds every configured replica.
-    fn populate(&mut self) -> Result<(), Refusal> {
+    fn populate(&mut self) {
         for program in self.config.programs.clone() {
             let program = Arc::new(program);
             for replica in 0..program.instances {
@@ -320,12 +320,13 @@ impl Core {
                     program: Arc::clone(&program),
                     replica,
                 };
-                self.add(slot).map_err(|error| refuse_plainly(2, &error))?;
+                // One that cannot be opened is a failed start of its program, not of all.
+                let log = self.logs.later(slot.log_source());
+                self.adopt(slot, log);
             }
         }
         // Whoever scrapes before anything is started finds every series, at zero.
         self.observer.publish([]);
-        Ok(())
     }
 
     fn start_all(&mut self) {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::last_status;
 use super::web::to_api;
-use crate::config::{Config, LogFormat};
+use crate::config::{self, Config, LogFormat};
 use crate::control::api::{Crash, Last, LogLine};
 use crate::observe::CrashHistory;
 use crate::os::logs::{self, PastFile, Query};
@@ -39,42 +39,55 @@ pub fn crashes(config: &Config) -> Option<Vec<Crash>> {
 }
 
 /// Returns the last lines in the log files of a config, of one program or of all, oldest first; `None`
-/// when there is no such file. Without a name those of programs with a file of their own are left out,
-/// as they are while it runs.
+/// when there is no such file.
 #[must_use]
 pub fn lines(config: &Config, program: Option<&str>, count: usize) -> Option<Vec<LogLine>> {
-    let file = file_of(config, program)?;
+    let files = files_of(config, program);
+    if files.is_empty() {
+        return None;
+    }
     let query = Query {
         program: program.map(str::to_owned),
         lines: count,
     };
-    let answer = logs::past(file, query);
+    let answer = logs::past(files, query);
     // Not on the thread that asks: it may be one of a runtime, where nothing may block.
     let waiting = std::thread::spawn(move || answer.blocking_recv().unwrap_or_default());
     let lines = waiting.join().unwrap_or_default();
     Some(lines.into_iter().map(to_api).collect())
 }
 
-fn file_of(config: &Config, program: Option<&str>) -> Option<PastFile> {
-    let named = program.and_then(|name| {
-        let name = name.split('/').next()?;
-        config.programs.iter().find(|program| program.name == name)
-    });
-    let daemon_log = config.daemon.log_file.clone();
-    let file = match named.and_then(|named| Some((named, named.log_file.clone()?))) {
-        Some((named, path)) if Some(&path) != daemon_log.as_ref() => Some(PastFile::Own {
-            path,
-            program: named.name.clone(),
-        }),
-        Some(_) | None => Some(PastFile::Daemon {
-            path: daemon_log?,
+/// Finds the files that may have lines of a program, or of any.
+fn files_of(config: &Config, program: Option<&str>) -> Vec<PastFile> {
+    let name = program.and_then(|name| name.split('/').next());
+    let daemon_log = config.daemon.log_file.as_ref();
+    let mut files: Vec<PastFile> = Vec::new();
+    let mut in_daemon_log = name.is_none();
+    let meant = |program: &&config::Program| name.is_none_or(|name| program.name == name);
+    for program in config.programs.iter().filter(meant) {
+        match program
+            .log_file
+            .as_ref()
+            .filter(|path| Some(*path) != daemon_log)
+        {
+            Some(path) => files.push(PastFile::Own {
+                path: path.clone(),
+                program: program.name.clone(),
+            }),
+            None => in_daemon_log = true,
+        }
+    }
+    if in_daemon_log && let Some(path) = daemon_log {
+        files.push(PastFile::Daemon {
+            path: path.clone(),
             json: config.daemon.log_format == LogFormat::Json,
-        }),
-    };
-    file.filter(|file| {
+        });
+    }
+    files.retain(|file| {
         let (PastFile::Own { path, .. } | PastFile::Daemon { path, .. }) = file;
         path.exists()
-    })
+    });
+    files
 }
 
 /// Opens a plain file; a link or a pipe that somebody put in its place is none.

@@ -13,6 +13,7 @@ use crate::observe::{About, HealthTally, LogCounters};
 use crate::os::cgroups::{Limits, Wanted};
 use crate::os::children::Launch;
 use crate::os::limits::Resource;
+use crate::os::logs::Source;
 use crate::supervision::{FailureKind, Member, RestartMode, SpawnFailure};
 
 /// Where a program notifies us: see sd_notify(3).
@@ -34,6 +35,14 @@ impl Slot {
             format!("{}/{}", self.program.name, self.replica)
         } else {
             self.program.name.clone()
+        }
+    }
+
+    /// How its lines are called, and where they go.
+    pub fn log_source(&self) -> Source {
+        Source {
+            name: self.display_name(),
+            file: self.program.log_file.clone(),
         }
     }
 

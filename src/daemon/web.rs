@@ -104,7 +104,7 @@ pub(super) fn ask_logs(logs: Logs) -> AskLogs {
 
 pub(super) fn to_api(line: Line) -> api::LogLine {
     api::LogLine {
-        at: observe::rfc3339(line.at),
+        at: line.at.map(observe::rfc3339),
         program: line.program,
         stream: line.stream.label().to_owned(),
         line: line.line,

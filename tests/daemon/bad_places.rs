@@ -119,9 +119,24 @@ fn a_log_directory_that_cannot_be_made_is_an_error_before_anything_is_started() 
     ));
     refused(&world, 2, &["/proc/nowhere"]);
     assert!(!world.path("daemon.pid").exists());
-    let world = World::new(&format!("{WEB}log_file = \"/proc/nowhere/web.log\"\n"));
-    refused(&world, 2, &["/proc/nowhere"]);
-    assert!(!world.path("daemon.pid").exists());
+}
+
+#[test]
+fn a_log_file_that_cannot_be_opened_is_a_failed_start_of_its_program_alone() {
+    let world = World::new(&format!(
+        "{WEB}[programs.bad]\ncommand = [\"sleep\", \"1000\"]\nlog_file = \"place/bad.log\"\nrestart_delay = \"50ms\"\ncrash_threshold = 100\n"
+    ));
+    world.write("place", "a file where a directory has to be");
+    let mut daemon = world.run();
+    world.pid("web");
+    world.logged(&["bad", "place", "log directory"]);
+    let why = world.program("bad", "says why", |program| {
+        program.why.contains("place").then(|| program.why.clone())
+    });
+    assert!(why.contains("log directory"), "{why}");
+    fs::remove_file(world.path("place")).expect("removed");
+    world.pid("bad");
+    assert_eq!(daemon.is_stopped(), 0);
 }
 
 #[test]

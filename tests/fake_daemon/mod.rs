@@ -199,7 +199,7 @@ fn obey(program: &str, order: Order, waiting: &mut Vec<Order>) {
 
 fn logs(query: LogQuery, followers: watch::Sender<usize>) -> BoxFuture<Logs> {
     let line = |program: &str, number: usize| LogLine {
-        at: format!("2026-11-23T00:00:{number:02}Z"),
+        at: Some(format!("2026-11-23T00:00:{number:02}Z")),
         program: program.to_owned(),
         stream: if number.is_multiple_of(2) {
             "stderr"

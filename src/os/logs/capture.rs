@@ -1,15 +1,14 @@
 //! What becomes of the bytes a child wrote: counted, remembered, shown to followers, queued for
 //! their file or for the daemon log.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use super::daemon_log::DaemonLog;
-use super::desk::{Room, Sink, count_lines};
 use super::follow::Followers;
 use super::format::{self, Origin, Stamp};
 use super::ring::{RING_TEXT, Ring};
+use super::sink::{Room, Sink, count_lines};
 use super::split::{LINE_MAX, Piece, Splitter};
 use super::{Counters, Line, Stream, clock};
 use crate::supervision::{Id, Run};
@@ -22,7 +21,7 @@ pub(super) struct Registered {
     /// How people call it.
     pub name: String,
     /// Its own file; without one its output goes to the daemon log.
-    pub file: Option<(PathBuf, Arc<Sink>)>,
+    pub file: Option<Arc<Sink>>,
     /// What was captured.
     pub counters: Arc<Counters>,
 }
@@ -93,7 +92,7 @@ impl Capturing {
     /// Tells whether all places where the program's output goes take more.
     pub fn room(&self, program: &Program, now: Instant) -> Room {
         match &program.registered.file {
-            Some((_, sink)) => sink.room(now),
+            Some(sink) => sink.room(now),
             None => self
                 .log
                 .places()
@@ -115,7 +114,7 @@ impl Capturing {
         counters.add(count_lines(chunk), chunk.len() as u64);
         let registered = Arc::clone(&program.registered);
         let followed = self.followers.any(&registered.name);
-        if let Some((_, sink)) = &registered.file {
+        if let Some(sink) = &registered.file {
             keep_raw(sink, &registered.counters, capture, chunk, now);
             if !followed {
                 self.remember_end(program, capture, chunk);
@@ -130,7 +129,7 @@ impl Capturing {
     /// Ends an unfinished line: nothing follows it, or not from this run's main process.
     pub fn finish(&mut self, program: &mut Program, capture: &mut Capture, now: Instant) {
         let registered = Arc::clone(&program.registered);
-        if let Some((_, sink)) = &registered.file {
+        if let Some(sink) = &registered.file {
             finish_raw(sink, &registered.counters, capture, now);
         }
         let stream = capture.stream;
@@ -154,9 +153,13 @@ impl Capturing {
         }
         let (at, origin) = (clock::millis(clock::wall()), (capture.run, capture.stream));
         let (ring, sequence) = (&mut program.ring, &mut self.sequence);
+        let mut gap = rest.len() < chunk.len();
         capture.splitter.feed(rest, &mut |piece| {
             *sequence += 1;
             ring.push(at, *sequence, origin, piece.bytes);
+            if std::mem::take(&mut gap) {
+                ring.keep_newest();
+            }
         });
     }
 
@@ -211,7 +214,7 @@ impl Capturing {
 fn line(at: SystemTime, origin: Origin<'_>, piece: Piece<'_>) -> Line {
     let line = String::from_utf8_lossy(piece.bytes).into_owned();
     Line {
-        at,
+        at: Some(at),
         program: origin.program.to_owned(),
         stream: origin.stream,
         line,

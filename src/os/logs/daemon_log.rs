@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::desk::Sink;
 use super::format::{self, Look};
+use super::sink::Sink;
 use super::{Level, Record, clock};
 
 /// A place and how lines look there.

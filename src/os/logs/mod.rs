@@ -6,25 +6,29 @@
 //! ```
 //!
 //! Nothing here runs on the supervision thread, and no call of [`Logs`] waits for a disk, but for
-//! [`Logs::start`] and [`Logs::program`], which open files so that their errors are known at once,
-//! and [`Logs::shutdown`].
+//! [`Logs::start`], [`Logs::open_file`], [`Logs::program`] and [`Logs::prepare`], which open files so
+//! that their errors are known, and [`Logs::shutdown`].
 //!
 //! A program with its own file has its bytes there unchanged, whole lines at a time. In the daemon
 //! log every line is prefixed and made harmless, and lines over 64 KiB come in pieces.
 //! Loss: while a writer makes progress, full queues hold children back; when it has made none for a
-//! second, lines are dropped, counted, and the number is said once it recovers.
+//! second, lines are dropped, counted, and the number is said once it recovers. A writer that hangs
+//! is left to its file, and another one writes the rest.
 
 mod capture;
+mod chain;
 mod clock;
 mod daemon_log;
 mod desk;
 mod file;
 mod follow;
 mod format;
+mod opening;
 mod past;
 mod pump;
 mod ring;
 mod rotate;
+mod sink;
 mod split;
 mod tail;
 mod terminal;
@@ -33,7 +37,7 @@ mod types;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -47,11 +51,13 @@ use tokio::sync::{mpsc, oneshot};
 use crate::supervision::{Id, Run};
 use capture::Registered;
 use daemon_log::{DaemonLog, Place};
-use desk::{Desk, Output, Sink};
+use desk::Desk;
 use file::{FileOutput, Rotation};
 use format::Look;
+pub use opening::OpenLog;
 pub use past::{PastFile, past};
 use pump::{Command, Pump};
+use sink::{Output, Sink};
 use terminal::Terminal;
 pub use types::{
     Counters, Level, Line, LogError, Options, Query, Record, Source, Stderr, Stream, StreamCounters,
@@ -88,20 +94,29 @@ impl Logs {
         let started = |source: io::Error| LogError::Start { source };
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let wake = Arc::new(EventFd::from_flags(flags).map_err(|errno| started(errno.into()))?);
-        let (files, stderr) = (Desk::new(&wake), Desk::new(&wake));
+        let files = Desk::new("log-files", &wake);
+        let stderr = Desk::new("log-stderr", &wake);
         let (compressor, rotated) = channel();
         let rotation = Rotation {
             max_size: options.max_size,
             keep: options.keep,
             compressor,
         };
-        let log = Arc::new(open_daemon_log(options, &rotation, [&files, &stderr])?);
+        let log = Arc::new(daemon_log(options, &rotation, [&files, &stderr])?);
         files.complain_to(&log);
         stderr.complain_to(&log);
+        if let Some(place) = &log.file {
+            opening::within_patience(&place.sink)?;
+        }
 
         let (commands, inbox) = channel();
-        let pump = Pump::new(Arc::clone(&wake), inbox, Arc::clone(&log))
-            .map_err(|errno| started(errno.into()))?;
+        let pump = Pump::new(
+            Arc::clone(&wake),
+            inbox,
+            Arc::clone(&log),
+            Arc::clone(&files),
+        )
+        .map_err(|errno| started(errno.into()))?;
         let stop_compressing = Arc::new(AtomicBool::new(false));
         let mut registry = Registry::default();
         if let (Some(path), Some(place)) = (&log.path, &log.file) {
@@ -122,36 +137,6 @@ impl Logs {
         };
         room.start_threads(pump, rotated).map_err(started)?;
         Ok(Self(Arc::new(room)))
-    }
-
-    /// Registers a program, or changes its name or file.
-    ///
-    /// # Errors
-    /// When its file cannot be opened; nothing has changed then.
-    pub fn program(&self, id: Id, source: Source) -> Result<(), LogError> {
-        let mut registry = lock(&self.0.registry);
-        let file = match source.file {
-            // Its own file being the daemon log means the same as having none.
-            Some(path) if Some(&path) != self.0.log.path.as_ref() => {
-                let sink = self.0.sink(&mut registry, &path)?;
-                Some((path, sink))
-            }
-            _ => None,
-        };
-        let counters = registry
-            .programs
-            .get(&id)
-            .map_or_else(Arc::default, |before| Arc::clone(&before.counters));
-        let registered = Arc::new(Registered {
-            id,
-            name: source.name,
-            file,
-            counters,
-        });
-        registry.programs.insert(id, Arc::clone(&registered));
-        drop(registry);
-        self.0.send(Command::Register(registered));
-        Ok(())
     }
 
     /// Forgets a program; what its pipes hold is still read.
@@ -203,12 +188,7 @@ impl Logs {
 
     /// Closes every file and opens it by name, as after a rotation by someone else.
     pub fn reopen(&self) {
-        let sinks: Vec<Arc<Sink>> = lock(&self.0.registry)
-            .sinks
-            .values()
-            .filter_map(Weak::upgrade)
-            .collect();
-        for sink in sinks {
+        for sink in self.0.sinks() {
             sink.reopen();
         }
     }
@@ -249,29 +229,34 @@ impl Logs {
         self.0.send(Command::Stop(done));
         let _ = stopped.recv_timeout(deadline);
         self.0.files.flush(until);
+        for sink in self.0.sinks() {
+            sink.last_words();
+        }
+        self.0.files.flush(until);
         self.0.stderr.flush(until);
         self.0.stop_compressing.store(true, Ordering::Relaxed);
     }
 }
 
 impl Room {
-    fn start_threads(&self, pump: Pump, rotated: Receiver<Arc<rotate::Chain>>) -> io::Result<()> {
+    fn start_threads(&self, pump: Pump, rotated: Receiver<Arc<chain::Chain>>) -> io::Result<()> {
         let named = |name: &str| thread::Builder::new().name(name.to_owned());
-        let (files, stderr) = (Arc::clone(&self.files), Arc::clone(&self.stderr));
         let stop = Arc::clone(&self.stop_compressing);
         named("log-pump").spawn(move || {
             make_way();
             pump.run();
         })?;
-        named("log-files").spawn(move || {
-            make_way();
-            files.run();
-        })?;
+        self.files.start()?;
         if self.log.stderr.is_some() {
-            named("log-stderr").spawn(move || stderr.run())?;
+            self.stderr.start()?;
         }
         named("log-gzip").spawn(move || rotate::compress_all(&rotated, &stop))?;
         Ok(())
+    }
+
+    fn sinks(&self) -> Vec<Arc<Sink>> {
+        let registry = lock(&self.registry);
+        registry.sinks.values().filter_map(Weak::upgrade).collect()
     }
 
     fn send(&self, command: Command) {
@@ -285,24 +270,6 @@ impl Room {
     fn queue(&self, command: Command) -> bool {
         self.commands.send(command).is_ok()
     }
-
-    /// Programs that name the same file share it.
-    fn sink(&self, registry: &mut Registry, path: &Path) -> Result<Arc<Sink>, LogError> {
-        if let Some(sink) = registry.sinks.get(path).and_then(Weak::upgrade) {
-            return Ok(sink);
-        }
-        registry.sinks.retain(|_, sink| sink.strong_count() > 0);
-        let output = FileOutput::open(path, self.rotation.clone())?;
-        let sink = Sink::new(
-            path.display().to_string(),
-            &self.files,
-            Output::File(output),
-        );
-        registry
-            .sinks
-            .insert(path.to_owned(), Arc::downgrade(&sink));
-        Ok(sink)
-    }
 }
 
 impl Drop for Room {
@@ -314,17 +281,17 @@ impl Drop for Room {
     }
 }
 
-fn open_daemon_log(
+fn daemon_log(
     options: Options,
     rotation: &Rotation,
     desks: [&Arc<Desk>; 2],
 ) -> Result<DaemonLog, LogError> {
     let mut log = DaemonLog::default();
     if let Some(path) = options.file {
-        let output = Output::File(FileOutput::open(&path, rotation.clone())?);
+        let output = Output::File(FileOutput::new(&path, rotation.clone()));
         let look = if options.json { Look::Json } else { Look::Text };
         log.file = Some(Place {
-            sink: Sink::new(path.display().to_string(), desks[0], output),
+            sink: Sink::new(path.clone(), desks[0], output),
             look,
         });
         log.path = Some(path);

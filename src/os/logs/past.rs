@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use tokio::sync::oneshot;
 
 use super::format::Look;
-use super::tail::{self, Files, Job};
+use super::tail::{Files, Job};
 use super::{Line, Query};
 
 /// A log file, and what is in it.
@@ -27,22 +27,20 @@ pub enum PastFile {
     },
 }
 
-/// Answers with the last lines of a file and of its rotated ones, oldest first; a file that cannot be
-/// read has none.
+/// Answers with the last lines of files and of their rotated ones, oldest first; a file that cannot
+/// be read has none.
 #[must_use]
-pub fn past(file: PastFile, query: Query) -> oneshot::Receiver<Vec<Line>> {
-    let files = match file {
+pub fn past(files: Vec<PastFile>, query: Query) -> oneshot::Receiver<Vec<Line>> {
+    let files = files.into_iter().map(|file| match file {
         PastFile::Daemon { path, json } => {
             Files::Daemon(path, if json { Look::Json } else { Look::Text })
         }
-        PastFile::Own { path, program } => Files::Own(path, program),
-    };
+        PastFile::Own { path, program } => Files::Own {
+            path,
+            label: program,
+        },
+    });
     let (reply, answer) = oneshot::channel();
-    let job = Job {
-        query,
-        remembered: Vec::new(),
-        files,
-    };
-    tail::answer(job, reply);
+    Job::of_files(query, files).answer(reply);
     answer
 }

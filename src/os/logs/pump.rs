@@ -20,10 +20,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::capture::{Capture, Capturing, Program, Registered, finish_raw};
 use super::daemon_log::DaemonLog;
-use super::desk::{Room, STALL};
+use super::desk::{Desk, STALL};
 use super::ring::Ring;
-use super::tail::{self, Remembered};
-use super::{Line, Query, Stream, clock, follow};
+use super::sink::Room;
+use super::{Line, Query, Stream, clock, tail};
 use crate::supervision::{Id, Run};
 
 const READ: usize = 256 * 1024;
@@ -86,6 +86,9 @@ pub(super) struct Pump {
     wake: Arc<EventFd>,
     inbox: Receiver<Command>,
     capturing: Capturing,
+    /// Whose writer may hang, and when to look whether it does.
+    files: Arc<Desk>,
+    look_at: Option<Instant>,
     programs: HashMap<Id, Program>,
     readers: HashMap<u64, Reader>,
     next_key: u64,
@@ -103,6 +106,7 @@ impl Pump {
         wake: Arc<EventFd>,
         inbox: Receiver<Command>,
         log: Arc<DaemonLog>,
+        files: Arc<Desk>,
     ) -> nix::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(&*wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
@@ -111,6 +115,8 @@ impl Pump {
             wake,
             inbox,
             capturing: Capturing::new(log),
+            files,
+            look_at: None,
             programs: HashMap::new(),
             readers: HashMap::new(),
             next_key: WAKE + 1,
@@ -147,6 +153,7 @@ impl Pump {
                 }
                 self.obey(command);
             }
+            self.look_at = self.files.relieve(self.now);
             self.unpark();
             self.close_overdue();
             if nap {
@@ -159,7 +166,7 @@ impl Pump {
     fn timeout(&self) -> EpollTimeout {
         let close = self.closing.iter().map(|(at, _)| *at).min();
         let stall = (!self.parked.is_empty()).then(|| clock::ticks() + STALL / 4);
-        let Some(next) = close.into_iter().chain(stall).min() else {
+        let Some(next) = [close, stall, self.look_at].into_iter().flatten().min() else {
             return EpollTimeout::NONE;
         };
         let left = next.saturating_duration_since(clock::ticks()).as_millis() + 1;
@@ -192,7 +199,7 @@ impl Pump {
         match self.programs.get_mut(&id) {
             Some(program) => {
                 let before = std::mem::replace(&mut program.registered, registered);
-                if let Some((_, sink)) = &before.file {
+                if let Some(sink) = &before.file {
                     for reader in self
                         .readers
                         .values_mut()
@@ -408,23 +415,7 @@ impl Pump {
     }
 
     fn tail(&self, query: Query, reply: oneshot::Sender<Vec<Line>>) {
-        let meant =
-            |program: &&Program| follow::means(query.program.as_deref(), &program.registered.name);
-        let meant: Vec<&Program> = self.programs.values().filter(meant).collect();
-        let mut remembered: Vec<Remembered> = meant
-            .iter()
-            .flat_map(|program| tail::remembered(program))
-            .collect();
-        remembered.sort_by_key(|line| line.sequence);
-        let files = tail::Files::choose(&self.capturing.log, &meant, self.programs.values());
-        tail::answer(
-            tail::Job {
-                query,
-                remembered,
-                files,
-            },
-            reply,
-        );
+        tail::Job::new(query, &self.capturing.log, self.programs.values()).answer(reply);
     }
 
     fn stop(&mut self, done: &SyncSender<()>) {

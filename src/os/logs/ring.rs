@@ -9,7 +9,7 @@ use crate::supervision::Run;
 pub(super) const RING_TEXT: usize = 12 * 1024;
 const RING_LINES: usize = 120;
 /// A longer line is remembered by its beginning.
-const TEXT_MAX: usize = 4 * 1024;
+pub(super) const TEXT_MAX: usize = 4 * 1024;
 
 /// One remembered line.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +23,8 @@ pub(super) struct Entry {
     /// Where.
     pub stream: Stream,
     length: u16,
+    /// A line before it was forgotten.
+    after_gap: bool,
 }
 
 /// The last lines of one program.
@@ -33,18 +35,47 @@ pub(super) struct Ring {
 }
 
 impl Ring {
+    /// Tells whether lines before the oldest were forgotten.
+    pub fn is_forgetful(&self) -> bool {
+        self.entries.front().is_some_and(|oldest| oldest.after_gap)
+    }
+
+    /// Forgets all but the newest line: between it and the one before there were others.
+    pub fn keep_newest(&mut self) {
+        while self.entries.len() > 1 {
+            self.forget_oldest();
+        }
+        if let Some(newest) = self.entries.front_mut() {
+            newest.after_gap = true;
+        }
+    }
+
+    /// Tells whether there was one.
+    fn forget_oldest(&mut self) -> bool {
+        let Some(oldest) = self.entries.pop_front() else {
+            return false;
+        };
+        self.text.drain(..usize::from(oldest.length));
+        if let Some(next) = self.entries.front_mut() {
+            next.after_gap = true;
+        }
+        true
+    }
+
     /// Remembers a line and forgets as many old ones as it takes.
     pub fn push(&mut self, at: u64, sequence: u64, (run, stream): (Run, Stream), line: &[u8]) {
         if self.entries.capacity() == 0 {
             self.entries.reserve_exact(RING_LINES);
         }
         let line = &line[..line.len().min(TEXT_MAX)];
+        let mut after_gap = false;
         while self.entries.len() >= RING_LINES || self.text.len() + line.len() > RING_TEXT {
-            let Some(oldest) = self.entries.pop_front() else {
+            after_gap = self.forget_oldest();
+            if !after_gap {
                 break;
-            };
-            self.text.drain(..usize::from(oldest.length));
+            }
         }
+        after_gap &= self.entries.is_empty();
         // Doubling from a small start would end above the bound.
         if self.text.capacity() < self.text.len() + line.len() {
             let wanted = (2 * (self.text.len() + line.len())).clamp(512, RING_TEXT);
@@ -58,6 +89,7 @@ impl Ring {
             run,
             stream,
             length,
+            after_gap,
         });
     }
 

@@ -1,306 +1,289 @@
-//! Earlier lines: from memory first, then from the files.
+//! Earlier lines: from memory, and from the files what memory no longer holds.
 
-use std::collections::{HashMap, VecDeque};
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+mod files;
+
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
 
 use super::capture::Program;
 use super::daemon_log::DaemonLog;
-use super::format::{self, Look};
-use super::split::Splitter;
-use super::{Line, Query, Stream, follow, rotate};
+use super::sink::Sink;
+use super::{Line, Query, follow};
+pub(super) use files::Files;
+use files::Older;
+
+/// Readers at the same time; whoever asks then gets what memory holds. One whose disk does not
+/// answer stays.
+const READERS: usize = 8;
+static READING: AtomicUsize = AtomicUsize::new(0);
 
 /// A line from memory.
 #[derive(Debug)]
-pub(super) struct Remembered {
-    /// The line.
-    pub line: Line,
+struct Remembered {
+    line: Line,
     /// Orders lines over all programs.
-    pub sequence: u64,
+    sequence: u64,
 }
 
-/// The files that hold the older lines of a query.
+/// One place where lines are kept, and what memory holds of it, oldest first.
 #[derive(Debug)]
-pub(super) enum Files {
-    /// Memory is all there is.
-    None,
-    /// The daemon log; lines of programs with their own file are not in it.
-    Daemon(PathBuf, Look),
-    /// The file of one program. It holds neither times nor streams: lines are stamped with the
-    /// file's last change and called stdout.
-    Own(PathBuf, String),
+struct Section {
+    files: Files,
+    remembered: Vec<Remembered>,
 }
 
 /// A query on its way to an answer.
 #[derive(Debug)]
 pub(super) struct Job {
-    /// What is asked.
-    pub query: Query,
-    /// What memory holds of it, oldest first.
-    pub remembered: Vec<Remembered>,
-    /// Where the rest is.
-    pub files: Files,
+    query: Query,
+    sections: Vec<Section>,
 }
 
-/// Returns what memory holds of a program.
-pub(super) fn remembered(program: &Program) -> Vec<Remembered> {
-    let name = &program.registered.name;
-    let line = |(entry, line): (super::ring::Entry, String)| Remembered {
-        sequence: entry.sequence,
-        line: Line {
-            at: UNIX_EPOCH + Duration::from_millis(entry.at),
-            program: name.clone(),
-            stream: entry.stream,
-            line,
-        },
-    };
-    program.ring.newest().map(line).collect()
+/// Tells a replica whatever it is called: the first one of several was `web` while it was alone.
+fn identity(name: &str) -> &str {
+    name.strip_suffix("/0").unwrap_or(name)
 }
 
-impl Files {
-    /// Chooses where older lines of these programs are. A file that several programs share cannot
-    /// say whose a line is, so it is not asked.
-    pub fn choose<'a>(
+/// Returns the name of the program that a replica is of.
+fn base(name: &str) -> &str {
+    name.split_once('/').map_or(name, |(base, _)| base)
+}
+
+impl Job {
+    /// Finds what memory holds and where the rest is.
+    pub fn new<'a>(
+        query: Query,
         log: &DaemonLog,
-        meant: &[&Program],
-        all: impl Iterator<Item = &'a Program>,
+        programs: impl Iterator<Item = &'a Program> + Clone,
     ) -> Self {
-        if let [only] = meant
-            && let Some((path, sink)) = &only.registered.file
-        {
-            let shares = |other: &&Program| {
-                other
-                    .registered
-                    .file
-                    .as_ref()
-                    .is_some_and(|(_, one)| Arc::ptr_eq(one, sink))
+        let means =
+            |program: &&Program| follow::means(query.program.as_deref(), &program.registered.name);
+        let mut in_daemon_log = Vec::new();
+        let mut own: Vec<(&Arc<Sink>, Vec<&Program>)> = Vec::new();
+        for program in programs.clone().filter(means) {
+            let Some(sink) = &program.registered.file else {
+                in_daemon_log.push(program);
+                continue;
             };
-            return match all.filter(shares).count() {
-                1 => Self::Own(path.clone(), only.registered.name.clone()),
-                _ => Self::None,
+            match own.iter_mut().find(|(one, _)| Arc::ptr_eq(one, sink)) {
+                Some((_, sharers)) => sharers.push(program),
+                None => own.push((sink, vec![program])),
+            }
+        }
+        let daemon = Section {
+            remembered: remembered(&in_daemon_log, false),
+            files: Files::of_daemon(log),
+        };
+        let own = own.into_iter().map(|(sink, sharers)| {
+            let of_sink = |program: &&Program| {
+                let file = program.registered.file.as_ref();
+                file.is_some_and(|one| Arc::ptr_eq(one, sink))
             };
-        }
-        match (&log.path, &log.file) {
-            (Some(path), Some(place)) => Self::Daemon(path.clone(), place.look),
-            _ => Self::None,
-        }
-    }
-
-    fn path(&self) -> Option<&Path> {
-        match self {
-            Self::None => None,
-            Self::Daemon(path, _) | Self::Own(path, _) => Some(path),
-        }
-    }
-
-    fn parse(&self, text: &[u8], changed: SystemTime) -> Option<Line> {
-        match self {
-            Self::None => None,
-            Self::Own(_, program) => {
-                let line = String::from_utf8_lossy(text).into_owned();
-                Some(Line {
-                    at: changed,
-                    program: program.clone(),
-                    stream: Stream::Stdout,
-                    line,
-                })
-            }
-            Self::Daemon(_, Look::Json) => parse_json(text),
-            Self::Daemon(..) => parse_text(std::str::from_utf8(text).ok()?),
-        }
-    }
-
-    /// Tells whether a line of the file is one that memory holds too.
-    fn same(&self, kept: &str, remembered: &str) -> bool {
-        let mut wanted = remembered.as_bytes().to_vec();
-        if let Self::Daemon(_, Look::Text) = self {
-            wanted.clear();
-            format::escape(&mut wanted, remembered.as_bytes());
-        }
-        kept.as_bytes() == wanted
-            || (remembered.len() >= 4000 && kept.as_bytes().starts_with(&wanted[..4000]))
-    }
-}
-
-/// Answers from memory, or from a thread of its own when files have to be read.
-pub(super) fn answer(job: Job, reply: oneshot::Sender<Vec<Line>>) {
-    if job.remembered.len() >= job.query.lines || job.files.path().is_none() {
-        let _ = reply.send(last(
-            job.remembered.into_iter().map(|one| one.line).collect(),
-            job.query.lines,
-        ));
-        return;
-    }
-    let read = move || {
-        let older = older(&job);
-        let _ = reply.send(merge(&job, older));
-    };
-    // Without a thread the reply is dropped, which the asker sees.
-    let _ = std::thread::Builder::new()
-        .name("log-tail".into())
-        .spawn(read);
-}
-
-fn last(mut lines: Vec<Line>, count: usize) -> Vec<Line> {
-    lines.drain(..lines.len().saturating_sub(count));
-    lines
-}
-
-/// How often files that are rotated or compressed meanwhile are read again. Under a flood of lines
-/// the last reading has to do.
-const READINGS: usize = 8;
-
-/// Reads the newest files until there are enough lines, oldest first.
-fn older(job: &Job) -> VecDeque<Line> {
-    let Some(path) = job.files.path() else {
-        return VecDeque::new();
-    };
-    let mut files = all_of(path);
-    for _ in 1..READINGS {
-        let lines = newest(job, &files);
-        let now = all_of(path);
-        if now == files {
-            return lines;
-        }
-        files = now;
-    }
-    newest(job, &files)
-}
-
-/// Returns the file and its rotated ones that exist, newest first, each with its inode: a name may
-/// come to mean another file.
-fn all_of(path: &Path) -> Vec<(PathBuf, u64)> {
-    /// More than any daemon keeps: what is not there is not found.
-    const ALL: u32 = 1000;
-    std::iter::once(path.to_owned())
-        .chain(rotate::rotated(path, ALL))
-        .filter_map(|file| Some((file.clone(), file.metadata().ok()?.ino())))
-        .collect()
-}
-
-fn newest(job: &Job, files: &[(PathBuf, u64)]) -> VecDeque<Line> {
-    let wanted = job.query.lines.saturating_add(job.remembered.len());
-    let mut lines = VecDeque::new();
-    for (file, _) in files {
-        let missing = wanted - lines.len();
-        if missing == 0 {
-            break;
-        }
-        if let Ok(found) = last_of(file, job, missing) {
-            found
-                .into_iter()
-                .rev()
-                .for_each(|line| lines.push_front(line));
-        }
-    }
-    lines
-}
-
-fn last_of(path: &Path, job: &Job, count: usize) -> io::Result<VecDeque<Line>> {
-    let file = File::open(path)?;
-    let changed = file.metadata()?.modified()?;
-    let first = job.remembered.first().map_or(changed, |one| one.line.at);
-    let packed = path.extension().is_some_and(|extension| extension == "gz");
-    let mut source: Box<dyn Read> = if packed {
-        Box::new(flate2::read::GzDecoder::new(file))
-    } else {
-        Box::new(file)
-    };
-    let mut found = VecDeque::new();
-    let mut tell = |piece: super::split::Piece<'_>| {
-        let line = job.files.parse(piece.bytes, changed.min(first));
-        if let Some(line) =
-            line.filter(|line| follow::means(job.query.program.as_deref(), &line.program))
-        {
-            if found.len() == count {
-                found.pop_front();
-            }
-            found.push_back(line);
-        }
-    };
-    let mut splitter = Splitter::default();
-    let mut block = vec![0; 64 * 1024];
-    loop {
-        match source.read(&mut block)? {
-            0 => break,
-            length => splitter.feed(&block[..length], &mut tell),
-        }
-    }
-    splitter.finish(&mut tell);
-    Ok(found)
-}
-
-/// Puts older lines before the remembered ones, each line once.
-fn merge(job: &Job, older: VecDeque<Line>) -> Vec<Line> {
-    let mut older: Vec<Option<Line>> = older.into_iter().map(Some).collect();
-    let mut programs: HashMap<&str, Vec<&str>> = HashMap::new();
-    for one in &job.remembered {
-        programs
-            .entry(&one.line.program)
-            .or_default()
-            .push(&one.line.line);
-    }
-    for (program, remembered) in programs {
-        let kept: Vec<usize> = (0..older.len())
-            .filter(|index| {
-                older[*index]
-                    .as_ref()
-                    .is_some_and(|line| line.program == program)
-            })
-            .collect();
-        let text = |index: usize| older[index].as_ref().map_or("", |line| line.line.as_str());
-        // The file ends with what memory begins with; lines still on their way to it are only there.
-        let both = (1..=kept.len().min(remembered.len())).rev().find(|both| {
-            let end = &kept[kept.len() - both..];
-            end.iter()
-                .zip(&remembered)
-                .all(|(index, line)| job.files.same(text(*index), line))
+            own_section(&sharers, programs.clone().filter(of_sink).count())
         });
-        for index in &kept[kept.len() - both.unwrap_or(0)..] {
-            older[*index] = None;
+        Self {
+            sections: std::iter::once(daemon).chain(own).collect(),
+            query,
         }
     }
-    let newer = job.remembered.iter().map(|one| one.line.clone());
-    let mut lines: Vec<Line> = older.into_iter().flatten().chain(newer).collect();
-    lines.sort_by_key(|line| line.at);
-    last(lines, job.query.lines)
+
+    /// Asks files alone.
+    pub fn of_files(query: Query, files: impl Iterator<Item = Files>) -> Self {
+        let section = |files| Section {
+            remembered: Vec::new(),
+            files,
+        };
+        Self {
+            sections: files.map(section).collect(),
+            query,
+        }
+    }
+
+    /// Answers from memory, or from a thread of its own when files have to be read.
+    pub fn answer(self, reply: oneshot::Sender<Vec<Line>>) {
+        if self.sections.iter().all(|section| self.is_enough(section)) {
+            let _ = reply.send(self.lines(false));
+            return;
+        }
+        if READING.fetch_add(1, Ordering::Relaxed) >= READERS {
+            READING.fetch_sub(1, Ordering::Relaxed);
+            let _ = reply.send(self.lines(false));
+            return;
+        }
+        let read = move || {
+            let _ = reply.send(self.lines(true));
+            READING.fetch_sub(1, Ordering::Relaxed);
+        };
+        let thread = std::thread::Builder::new().name("log-tail".into());
+        // Without a thread the reply is dropped, which the asker sees.
+        if thread.spawn(read).is_err() {
+            READING.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Tells whether memory answers for a section alone.
+    fn is_enough(&self, section: &Section) -> bool {
+        match &section.files {
+            Files::None => true,
+            Files::Own { .. } => section.remembered.len() >= self.query.lines,
+            Files::Daemon(..) => {
+                let counts = count(&section.remembered);
+                // Of all there may be some that are not there any more.
+                self.query.program.is_some()
+                    && !counts.is_empty()
+                    && counts.values().all(|count| *count >= self.query.lines)
+            }
+        }
+    }
+
+    fn lines(&self, from_files: bool) -> Vec<Line> {
+        let mut lines = Vec::new();
+        for section in &self.sections {
+            let older = if from_files && !self.is_enough(section) {
+                section.files.read(&self.query, &count(&section.remembered))
+            } else {
+                Vec::new()
+            };
+            // A line without a time came after those before it in its file.
+            let mut after = None;
+            for line in section.merge(older, self.query.lines) {
+                after = line.at.or(after);
+                lines.push((after, line));
+            }
+        }
+        lines.sort_by_key(|(after, _)| *after);
+        lines.into_iter().map(|(_, line)| line).collect()
+    }
 }
 
-fn parse_text(text: &str) -> Option<Line> {
-    let (at, rest) = text.split_once(' ')?;
-    let (stream, rest) = rest.split_at_checked(6)?;
-    let stream = match stream {
-        "OUT   " => Stream::Stdout,
-        "ERR   " => Stream::Stderr,
-        _ => return None,
-    };
-    let (program, line) = rest.split_once(": ")?;
-    Some(Line {
-        at: format::parse_rfc3339(at)?,
-        program: program.to_owned(),
-        stream,
-        line: line.to_owned(),
-    })
+/// What memory holds of programs, oldest first. `whole`: only as far as it holds every line that any
+/// of them wrote.
+fn remembered(programs: &[&Program], whole: bool) -> Vec<Remembered> {
+    let mut lines = Vec::new();
+    let mut begins = 0;
+    for program in programs {
+        let before = lines.len();
+        let name = &program.registered.name;
+        lines.extend(program.ring.newest().map(|(entry, line)| Remembered {
+            sequence: entry.sequence,
+            line: Line {
+                at: Some(UNIX_EPOCH + Duration::from_millis(entry.at)),
+                program: name.clone(),
+                stream: entry.stream,
+                line,
+            },
+        }));
+        if program.ring.is_forgetful() && lines.len() > before {
+            begins = begins.max(lines[lines.len() - 1].sequence);
+        }
+    }
+    lines.sort_by_key(|line| line.sequence);
+    if whole {
+        lines.retain(|line| line.sequence >= begins);
+    }
+    lines
 }
 
-fn parse_json(text: &[u8]) -> Option<Line> {
-    let object: serde_json::Value = serde_json::from_slice(text).ok()?;
-    let field = |name: &str| object.get(name)?.as_str();
-    let stream = match field("stream")? {
-        "stdout" => Stream::Stdout,
-        "stderr" => Stream::Stderr,
-        _ => return None,
+/// A file that several programs share cannot say whose a line is: it is asked only for replicas of
+/// one program, all of which are meant.
+fn own_section(sharers: &[&Program], all: usize) -> Section {
+    let name = &sharers[0].registered.name;
+    let one = |program: &&Program| base(&program.registered.name) == base(name);
+    let files = match &sharers[0].registered.file {
+        Some(sink) if sharers.len() == all && sharers.iter().all(one) => Files::Own {
+            path: sink.path().to_owned(),
+            label: if all == 1 { name.as_str() } else { base(name) }.to_owned(),
+        },
+        _ => Files::None,
     };
-    Some(Line {
-        at: format::parse_rfc3339(field("timestamp")?)?,
-        program: field("program")?.to_owned(),
-        stream,
-        line: field("message")?.to_owned(),
-    })
+    let whole = matches!(files, Files::Own { .. });
+    Section {
+        remembered: remembered(sharers, whole),
+        files,
+    }
+}
+
+/// Counts what memory holds of each.
+fn count(remembered: &[Remembered]) -> HashMap<String, usize> {
+    let mut counts = HashMap::new();
+    for one in remembered {
+        *counts
+            .entry(identity(&one.line.program).to_owned())
+            .or_default() += 1;
+    }
+    counts
+}
+
+impl Section {
+    /// Puts older lines before the remembered ones, each line once, the last ones of each.
+    fn merge(&self, older: Vec<Older>, most: usize) -> Vec<Line> {
+        // Where replicas share a file it is one row of lines.
+        let shared = matches!(self.files, Files::Own { .. });
+        let key = |line: &Line| match shared {
+            true => String::new(),
+            false => identity(&line.program).to_owned(),
+        };
+        let mut kept: HashMap<String, Vec<Older>> = HashMap::new();
+        for one in older {
+            kept.entry(key(&one.line)).or_default().push(one);
+        }
+        let mut newer: HashMap<String, Vec<&Remembered>> = HashMap::new();
+        for one in &self.remembered {
+            newer.entry(key(&one.line)).or_default().push(one);
+        }
+        for (key, newer) in &mut newer {
+            if let Some(kept) = kept.get_mut(key) {
+                self.join(kept, newer);
+            }
+        }
+        let mut lines = Vec::new();
+        for (key, kept) in &mut kept {
+            let newer = newer.get(key).map_or(0, Vec::len);
+            let room = most.saturating_sub(newer).min(kept.len());
+            lines.extend(kept.drain(kept.len() - room..));
+        }
+        lines.sort_by_key(|one| one.position);
+        let older = lines.into_iter().map(|one| one.line);
+        let mut newest: Vec<&Remembered> = newer
+            .into_values()
+            .flat_map(|mut lines| lines.split_off(lines.len().saturating_sub(most)))
+            .collect();
+        newest.sort_by_key(|one| one.sequence);
+        older
+            .chain(newest.into_iter().map(|one| one.line.clone()))
+            .collect()
+    }
+
+    /// Leaves each line in one of the two.
+    fn join(&self, kept: &mut Vec<Older>, newer: &mut Vec<&Remembered>) {
+        let same =
+            |one: &Older, line: &Remembered| self.files.same(&one.line.line, &line.line.line);
+        // The file ends with what memory begins with; lines still on their way to it are only there.
+        let both = (1..=kept.len().min(newer.len())).rev().find(|both| {
+            let end = &kept[kept.len() - both..];
+            end.iter().zip(&*newer).all(|(one, line)| same(one, line))
+        });
+        if let Some(both) = both {
+            kept.truncate(kept.len() - both);
+            return;
+        }
+        // Others, whom memory has forgotten, have written to the file, too.
+        let mut end = kept.len();
+        let mut only = Vec::new();
+        for line in newer.drain(..).rev() {
+            match kept[..end].iter().rposition(|one| same(one, line)) {
+                Some(at) => {
+                    kept[at].line = line.line.clone();
+                    end = at;
+                }
+                None => only.push(line),
+            }
+        }
+        only.reverse();
+        *newer = only;
+    }
 }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::desk::{Batch, Desk};
+use super::sink::{Batch, Sink};
 
 /// A slow reader shall be seen to make progress.
 const STEP: usize = 4 * 1024;
@@ -24,14 +24,14 @@ impl Terminal {
     }
 
     /// Writes a batch, however long that takes; what cannot be written is counted as lost.
-    pub fn write(&mut self, batch: &Batch, desk: &Desk) {
+    pub fn write(&mut self, batch: &Batch, own: &Sink) {
         let mut done = 0;
         while done < batch.bytes.len() {
             let end = batch.bytes.len().min(done + STEP);
             match self.to.write(&batch.bytes[done..end]) {
                 Ok(length) => {
                     done += length;
-                    desk.progress();
+                    own.progress();
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

@@ -95,7 +95,7 @@ pub struct Record {
 pub struct Query {
     /// A replica (`web/1`) or all of a program (`web`); `None`: everything.
     pub program: Option<String>,
-    /// How many, at most.
+    /// How many of each replica, or of each file that replicas share, at most.
     pub lines: usize,
 }
 
@@ -122,8 +122,8 @@ impl Stream {
 /// A captured line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
-    /// When it was read.
-    pub at: SystemTime,
+    /// When it was read; `None` for a line from a program's own file, which has no times.
+    pub at: Option<SystemTime>,
     /// How people call the replica that wrote it.
     pub program: String,
     /// Where.
@@ -208,10 +208,40 @@ pub enum LogError {
         /// Why.
         source: io::Error,
     },
+    /// The disk of the daemon log does not answer.
+    #[error("cannot open the log file {}: its file system does not answer", path.display())]
+    Silent {
+        /// Which.
+        path: PathBuf,
+    },
     /// A thread, a descriptor or stderr is not to be had.
     #[error("cannot start logging")]
     Start {
         /// Why.
         source: io::Error,
     },
+}
+
+impl LogError {
+    /// Returns the message with its cause.
+    #[must_use]
+    pub fn with_cause(&self) -> String {
+        match self {
+            Self::Directory { source, .. } | Self::Open { source, .. } | Self::Start { source } => {
+                format!("{self}: {source}")
+            }
+            Self::Silent { .. } => self.to_string(),
+        }
+    }
+
+    /// Tells whether it is for want of permission.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        match self {
+            Self::Directory { source, .. } | Self::Open { source, .. } | Self::Start { source } => {
+                source.kind() == io::ErrorKind::PermissionDenied
+            }
+            Self::Silent { .. } => false,
+        }
+    }
 }
