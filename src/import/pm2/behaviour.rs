@@ -103,6 +103,8 @@ pub(super) fn restarts(options: &mut Options<'_>, keys: &mut Table, notes: &mut 
         .is_some_and(|g| !g.value)
     {
         keys.set("restart", "never");
+        // It may be a server all the same: its end is not what others wait for.
+        keys.set("ready", "alive:1s");
     }
     if options
         .truth(&["autostart"], notes)
@@ -189,6 +191,10 @@ pub(super) fn stopping(options: &mut Options<'_>, keys: &mut Table, notes: &mut 
             notes.lacks(&name, &given.at, "start_timeout is longer than zero");
         } else {
             keys.set_length("start_timeout", given.value);
+            if given.value < Duration::from_secs(1) {
+                // The time to be up by default does not fit into it.
+                keys.set("ready", "immediately");
+            }
             let text = "a program that is not ready by then has crashed; PM2 takes it for ready. \
                         It counts once `ready` is set";
             notes.differs(&name, &given.at, text);

@@ -33,6 +33,13 @@ pub(super) fn restarts(options: &mut Options<'_>, keys: &mut Table, notes: &mut 
     }
     let mut retries = Retries::default();
     let startsecs = options.number("startsecs", notes);
+    let up = startsecs.as_ref().map_or(1, |given| given.value);
+    match up {
+        ..=0 => keys.set("ready", "immediately"),
+        // Said where the default is another: one that runs once may be a server all the same.
+        1 if mode != "never" => {}
+        seconds => keys.set("ready", format!("alive:{}s", seconds.min(LONGEST_UP))),
+    }
     let startretries = options.number("startretries", notes);
     if let Some(given) = &startsecs {
         retries.startsecs = given.value;
@@ -56,6 +63,9 @@ pub(super) fn restarts(options: &mut Options<'_>, keys: &mut Table, notes: &mut 
         notes.differs(&table, &given.at, text);
     }
 }
+
+/// In seconds: less than the 100 years that a duration may be.
+const LONGEST_UP: i64 = 3_000_000_000;
 
 fn codes(text: &str) -> Option<Vec<i64>> {
     let codes: Option<Vec<i64>> = text
