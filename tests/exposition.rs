@@ -79,6 +79,8 @@ fn view(state: State) -> View {
         ran: Duration::ZERO,
         crashes: Vec::new(),
         deadline: None,
+        ready_at: None,
+        failed_starts: 0,
         backoff: None,
         why: "testing",
         waits_for: None,

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use eternal::supervision::{
     Action, Ailment, Cause, Event, ExitReason, FailureKind, Fleet, Id, Input, Member, Moment,
-    OnCrashLoop, Outbox, Outcome, Output, Policy, Request, RestartMode, Run, SpawnFailure, State,
-    WaitStatus,
+    OnCrashLoop, Outbox, Outcome, Output, Policy, Readiness, Request, RestartMode, Run,
+    SpawnFailure, State, WaitStatus,
 };
 
 const SEEDS: u64 = 4_000;
@@ -23,6 +23,9 @@ struct Process {
     main_alive: bool,
     family_alive: bool,
     ready_at: Option<Instant>,
+    /// What it takes to be up, and whether it has said that it is.
+    readiness: Readiness,
+    said_ready: bool,
     dies_at: Option<(Instant, WaitStatus)>,
     ignores_stop: bool,
     leaves_family: bool,
@@ -85,6 +88,12 @@ struct Book {
     was_over: bool,
     /// A roll that was asked for may come to it and lift any wait, once.
     rolling: bool,
+    /// Starts that came to nothing since it was up or somebody asked for it.
+    failed_starts: u32,
+    /// The last run ended before it was up. The verdict says whether that was all that was wanted.
+    never_up: bool,
+    /// A roll that was asked for may come to it and begin that count again.
+    roll_may_forgive: bool,
 }
 
 struct World {
@@ -127,17 +136,18 @@ impl World {
         world
     }
 
-    fn add(&mut self, n: usize) {
+    fn policy(&mut self) -> Policy {
         let rng = &mut self.rng;
-        let policy = Policy {
-            restart: *rng
-                .choice(&[
-                    RestartMode::Always,
-                    RestartMode::Always,
-                    RestartMode::OnFailure,
-                    RestartMode::Never,
-                ])
-                .expect("some"),
+        let restart = *rng
+            .choice(&[
+                RestartMode::Always,
+                RestartMode::Always,
+                RestartMode::OnFailure,
+                RestartMode::Never,
+            ])
+            .expect("some");
+        Policy {
+            restart,
             max_restarts: (rng.u8(..) < 40).then(|| rng.u32(0..6)),
             restart_delay: millis(*rng.choice(&[0, 10, 1_000]).expect("some")),
             restart_delay_max: millis(*rng.choice(&[1_000, 30_000]).expect("some")),
@@ -156,9 +166,19 @@ impl World {
             no_restart_exit_codes: if rng.u8(..) < 30 { vec![78] } else { vec![] },
             stop_timeout: millis(*rng.choice(&[0, 100, 5_000]).expect("some")),
             start_timeout: millis(rng.u64(1..5_000)),
-            gated: rng.bool(),
+            ready: match rng.u8(0..5) {
+                0 => Readiness::Spawned,
+                1 => Readiness::Alive(millis(*rng.choice(&[0, 1, 500, 1_000]).expect("some"))),
+                2 if restart != RestartMode::Always => Readiness::Exit,
+                _ => Readiness::Shown,
+            },
             critical: rng.u8(..) < 15,
-        };
+        }
+    }
+
+    fn add(&mut self, n: usize) {
+        let policy = self.policy();
+        let rng = &mut self.rng;
         let after: Vec<String> = (0..n)
             .filter(|_| rng.u8(..) < 60)
             .map(|m| format!("p{m}"))
@@ -195,6 +215,9 @@ impl World {
                 retry: false,
                 was_over: false,
                 rolling: false,
+                failed_starts: 0,
+                never_up: false,
+                roll_may_forgive: false,
             },
         );
     }
@@ -220,6 +243,11 @@ impl World {
 
     fn ask(&mut self, request: Request) {
         self.note(format!("ask {request:?}"));
+        if let Request::Start(id) | Request::Restart(id, _) = &request
+            && !self.shutting_down
+        {
+            self.books.entry(*id).and_modify(|b| b.failed_starts = 0);
+        }
         match &request {
             Request::Start(id) if !self.shutting_down => self.allow(*id, true),
             // What is being spawned keeps its record.
@@ -234,6 +262,7 @@ impl World {
                         book.not_before = None;
                         book.was_over |= book.over;
                         book.rolling = true;
+                        book.roll_may_forgive = true;
                         book.over = false;
                     }
                 }
@@ -286,7 +315,27 @@ impl World {
                 Output::Action(id, action) => self.act(id, action),
             }
         }
+        self.halted_roll_has_its_reason();
         self.check();
+    }
+
+    /// A roll that reaches a program begins the count of its failed starts again; one that ended
+    /// early ended at a program that did not come up.
+    fn halted_roll_has_its_reason(&mut self) {
+        for (id, book) in &mut self.books {
+            let Some(view) = self.fleet.view(*id) else {
+                continue;
+            };
+            if view.failed_starts == 0 && book.failed_starts > 0 && book.roll_may_forgive {
+                book.failed_starts = 0;
+                book.roll_may_forgive = false;
+            }
+        }
+        if let Some((id, _)) = self.fleet.take_halted_roll() {
+            let view = self.fleet.view(id).expect("known");
+            assert!(view.failed_starts > 0, "a roll ends early for a reason");
+            assert_ne!(view.state, State::Running);
+        }
     }
 
     // ---- the world acts ---------------------------------------------------------------------
@@ -401,13 +450,15 @@ impl World {
             book.down_by = Some(now + book.policy.stop_timeout);
         }
         let calm = self.calm;
+        let at_work = calm && book.policy.ready == Readiness::Exit;
         let lives = if calm {
-            None
+            at_work.then(|| millis(5))
         } else {
             (rng.u8(..) < 200)
                 .then(|| millis(*rng.choice(&[0, 5, 500, 20_000, 100_000]).expect("some")))
         };
         let status = match rng.u8(0..7) {
+            _ if at_work => WaitStatus::Exited { code: 0 },
             0 => WaitStatus::Exited { code: 0 },
             1 => WaitStatus::Exited { code: 78 },
             2 => signaled(11),
@@ -415,16 +466,18 @@ impl World {
             4 => oom_killed(),
             _ => WaitStatus::Exited { code: 1 },
         };
-        let ready_at = book
-            .policy
-            .gated
-            .then(|| now + millis(if calm { 0 } else { rng.u64(0..6_000) }));
+        let readiness = book.policy.ready;
+        // One that nobody asked may say it all the same.
+        let says = readiness == Readiness::Shown || rng.u8(..) < 30;
+        let ready_at = says.then(|| now + millis(if calm { 0 } else { rng.u64(0..6_000) }));
         let process = Process {
             id,
             since: now,
             main_alive: true,
             family_alive: false,
             ready_at,
+            readiness,
+            said_ready: false,
             dies_at: lives.map(|l| (now + l, status)),
             ignores_stop: rng.u8(..) < 60,
             leaves_family: rng.u8(..) < 60,
@@ -499,9 +552,19 @@ impl World {
                 ..
             } => book.forgive(),
             Event::Started { .. } | Event::Waiting { .. } | Event::FamilyLeft { .. } => {}
-            Event::Ready { run, .. } => {
+            Event::Ready { run, took } => {
                 book.is_ready = true;
-                self.processes.get_mut(&run).expect("known").was_ready = true;
+                book.failed_starts = 0;
+                let p = self.processes.get_mut(&run).expect("known");
+                p.was_ready = true;
+                assert_eq!(took, now - p.since);
+                assert!(p.main_alive || took > Duration::ZERO, "the dead are not up");
+                match p.readiness {
+                    Readiness::Spawned => assert_eq!(took, Duration::ZERO),
+                    Readiness::Alive(least) => assert!(took >= least, "up too early: {took:?}"),
+                    Readiness::Shown => assert!(p.said_ready, "it did not say so"),
+                    Readiness::Exit => panic!("ready before it was done"),
+                }
             }
             Event::Exited(exit) => {
                 book.exits_told += 1;
@@ -510,6 +573,13 @@ impl World {
                 check_reason(p, exit.reason, exit.status);
                 assert_eq!(exit.ran, now - p.since);
                 assert_eq!(exit.was_ready, p.was_ready);
+                if let (Readiness::Alive(least), false) = (p.readiness, p.asked()) {
+                    assert_eq!(
+                        exit.was_ready,
+                        exit.ran >= least,
+                        "up means that it stayed up"
+                    );
+                }
                 // The kernel's word goes before ours, but whoever was asked to go stays down.
                 let by_kernel = exit.reason == ExitReason::Oom;
                 let natural = match by_kernel {
@@ -523,6 +593,7 @@ impl World {
                     p.ailment.is_none() || exit.reason.is_crash(),
                     "one that failed its check has crashed, however it ended"
                 );
+                book.never_up = natural && !exit.was_ready;
                 book.unjudged = natural.then_some(Unjudged {
                     crash: exit.reason.is_crash(),
                     code: exit.status.code(),
@@ -531,6 +602,7 @@ impl World {
                 });
             }
             Event::StartFailed { cause, .. } => {
+                (book.failed_starts, book.never_up) = (book.failed_starts + 1, false);
                 if matches!(cause, Some(Cause::Config | Cause::Operator)) {
                     book.forgive();
                 }
@@ -546,6 +618,7 @@ impl World {
                     delay <= book.policy.restart_delay_max * 2 + millis(100),
                     "a put-off start has a bound"
                 );
+                book.failed_starts += 1;
                 book.not_before = Some(now + delay);
             }
             Event::StartTimedOut { run, after } => {
@@ -581,6 +654,7 @@ impl World {
                 cause,
                 crashes_left,
             } => {
+                book.failed_starts += u32::from(std::mem::take(&mut book.never_up));
                 let expected = book.expect_verdict();
                 assert_eq!(
                     expected,
@@ -609,6 +683,8 @@ impl World {
                     assert_eq!(book.expect_verdict(), Expected::End);
                 }
                 book.is_completed = matches!(event, Event::Completed { .. });
+                let never_up = std::mem::take(&mut book.never_up);
+                book.failed_starts += u32::from(never_up && !book.is_completed);
                 book.over = !std::mem::take(&mut book.retry);
                 if book.over && book.policy.critical && !book.is_completed {
                     self.shutting_down = true;
@@ -679,6 +755,13 @@ impl World {
                 book.is_ready,
                 "running means ready"
             );
+            assert_eq!(
+                view.failed_starts, book.failed_starts,
+                "{id:?}: failed starts"
+            );
+            if let Some(dependency) = view.waits_for {
+                self.assert_worth_waiting_for(book, dependency);
+            }
             if let (Some(by), Some(run)) = (book.down_by, book.living) {
                 let p = &self.processes[&run];
                 assert!(
@@ -687,6 +770,23 @@ impl World {
                 );
             }
         }
+    }
+
+    /// Who waits waits for somebody who exists, whom it comes after, and who is not ready.
+    fn assert_worth_waiting_for(&self, book: &Book, dependency: Id) {
+        let other = self
+            .fleet
+            .view(dependency)
+            .expect("it waits for one that is gone");
+        let name = &self.books[&dependency].name;
+        assert!(
+            book.after.contains(name),
+            "it does not come after {name} any more"
+        );
+        assert!(
+            !matches!(other.state, State::Running | State::Completed),
+            "it waits for {name}, which is ready"
+        );
     }
 
     // ---- the walk ---------------------------------------------------------------------------
@@ -738,7 +838,8 @@ impl World {
                 .filter(|at| *at <= now && p.main_alive)
                 .map(|_| (*run, p.id))
         }) {
-            self.processes.get_mut(&run).expect("known").ready_at = None;
+            let p = self.processes.get_mut(&run).expect("known");
+            (p.ready_at, p.said_ready) = (None, true);
             self.tell(id, Input::Ready(run));
         } else {
             let at = self.moment();
@@ -829,6 +930,40 @@ impl World {
         }
     }
 
+    /// A reload adds a replica of a program, which somebody may start or not.
+    fn grow(&mut self) {
+        let n = self.rng.usize(0..5);
+        self.add(n);
+        let id = *self.fleet.ids().last().expect("just added");
+        if self.rng.bool() {
+            self.ask(Request::Start(id));
+        }
+    }
+
+    /// A reload changes whom a program comes after, and what it takes to be up.
+    fn update(&mut self, id: Id) {
+        let ready = self.policy().ready;
+        let rng = &mut self.rng;
+        let book = self.books.get_mut(&id).expect("known");
+        let own: usize = book.name[1..].parse().expect("a number");
+        book.after = (0..own)
+            .filter(|_| rng.u8(..) < 60)
+            .map(|m| format!("p{m}"))
+            .collect();
+        if ready != Readiness::Exit || book.policy.restart != RestartMode::Always {
+            book.policy.ready = ready;
+        }
+        let member = Member {
+            name: book.name.clone(),
+            after: book.after.clone(),
+            policy: book.policy.clone(),
+        };
+        self.note(format!("{id:?} comes after {:?}", member.after));
+        let at = self.moment();
+        self.fleet.update(at, id, member, &mut self.out);
+        self.drain();
+    }
+
     fn disturb(&mut self) {
         let ids: Vec<Id> = self.books.keys().copied().collect();
         let id = *self.rng.choice(&ids).expect("some");
@@ -838,7 +973,9 @@ impl World {
             35..50 => self.ask(Request::Restart(id, Cause::Operator)),
             50..56 => self.ask(Request::Roll(ids, Cause::Config)),
             56..58 => self.ask(Request::Remove(id)),
-            58..72 => self.ail(id),
+            58..60 => self.grow(),
+            60..64 => self.update(id),
+            64..74 => self.ail(id),
             _ => self.old_news_is_nothing(),
         }
     }
@@ -890,7 +1027,13 @@ impl World {
                 .living
                 .is_some_and(|run| self.processes[&run].unkillable);
             if book.wanted && !book.over && !book.was_over && !book.rolling && !waits && !stuck {
-                assert!(book.is_ready, "{id:?} is wanted and does not run");
+                let at_work = book
+                    .living
+                    .is_some_and(|run| self.processes[&run].readiness == Readiness::Exit);
+                assert!(
+                    book.is_ready || at_work,
+                    "{id:?} is wanted and does not run"
+                );
             }
             if !book.wanted && !stuck {
                 assert!(book.living.is_none(), "{id:?} is not wanted and lives");

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::model::{Check, Listen, Ready};
 use super::node::{Kind, Node};
 use super::problem::{Fault, did_you_mean};
-use super::values::{Read, absolute, text};
+use super::values::{Read, absolute, duration, text};
 
 /// The longest path that fits `sun_path` with its closing NUL, in bytes.
 pub(super) const LONGEST_SOCKET_PATH: usize = 107;
@@ -49,7 +49,7 @@ pub(super) fn ready(node: &Node) -> Read<Ready> {
     let refuse = || {
         Fault::new(
             node,
-            "must be \"immediately\", \"notify\", \"tcp://HOST:PORT\", \"http://HOST:PORT/PATH\" or \"exec:COMMAND ARG…\"",
+            "must be \"alive:DURATION\", \"immediately\", \"exit\", \"notify\", \"tcp://HOST:PORT\", \"http://HOST:PORT/PATH\" or \"exec:COMMAND ARG…\"",
         )
     };
     let Kind::Text(_) = node.kind else {
@@ -59,15 +59,39 @@ pub(super) fn ready(node: &Node) -> Read<Ready> {
     match text.as_str() {
         "immediately" => return Ok(Ready::Immediately),
         "notify" => return Ok(Ready::Notify),
+        "exit" => return Ok(Ready::Exit),
         _ => {}
+    }
+    if let Some(length) = text.strip_prefix("alive:") {
+        return alive(node, length);
     }
     if let Some(check) = check(node, &text, refuse)? {
         return Ok(Ready::Check(check));
     }
-    Err(match did_you_mean(&text, ["immediately", "notify"]) {
-        Some(guess) => refuse().help(format!("did you mean {guess:?}?")),
-        None => refuse(),
-    })
+    if text == "alive" {
+        return Err(refuse().help("say how long: \"alive:1s\""));
+    }
+    Err(
+        match did_you_mean(&text, ["immediately", "notify", "exit"]) {
+            Some(guess) => refuse().help(format!("did you mean {guess:?}?")),
+            None => refuse(),
+        },
+    )
+}
+
+/// Reads how long a program has to stay up.
+fn alive(node: &Node, length: &str) -> Read<Ready> {
+    let text = Node {
+        place: node.place.clone(),
+        kind: Kind::Text(length.to_owned()),
+    };
+    match duration(&text) {
+        Ok(least) if !least.is_zero() => Ok(Ready::Alive(least)),
+        Ok(_) => Err(Fault::new(node, "must be longer than 0 after \"alive:\"")
+            .help("\"immediately\" is ready as soon as it runs")),
+        Err(_) => Err(Fault::new(node, "must have a duration after \"alive:\"")
+            .help("as in \"alive:1s\" or \"alive:500ms\"")),
+    }
 }
 
 /// Reads `health_check`.

@@ -305,6 +305,8 @@ fn signal(number: i32) -> String {
 fn ready(ready: &Ready) -> String {
     match ready {
         Ready::Immediately => "immediately".to_owned(),
+        Ready::Alive(least) => format!("alive:{}", length(*least)),
+        Ready::Exit => "exit".to_owned(),
         Ready::Notify => "notify".to_owned(),
         Ready::Check(of) => check(of),
     }

@@ -1,6 +1,6 @@
 //! Rules that concern more than one key: programs that wait for each other, files that collide.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -106,6 +106,21 @@ fn dependencies(config: &Config, layers: &Layers, problems: &mut Vec<Problem>) {
                 .help("take one of these names out of `after`"),
         );
     }
+}
+
+/// Returns a warning for each program that starts with the daemon and waits for one that does not.
+pub(super) fn vain_waits(config: &Config) -> Vec<String> {
+    let by_hand = config.programs.iter().filter(|program| !program.autostart);
+    let by_hand: HashSet<&str> = by_hand.map(|program| program.name.as_str()).collect();
+    let mut warnings = Vec::new();
+    for program in config.programs.iter().filter(|program| program.autostart) {
+        let others = program.after.iter();
+        warnings.extend(others.filter(|other| by_hand.contains(other.as_str())).map(|other| {
+            let name = &program.name;
+            format!("programs.{name}: waits for {other}, which is not started by itself (autostart = false)")
+        }));
+    }
+    warnings
 }
 
 /// Finds the circles in a graph: one for each way back into the path being walked. Without

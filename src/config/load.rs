@@ -93,7 +93,15 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
                 return Err(Problems::new(gathering.problems, text.clone().into()));
             }
         }
-        Mode::Command(command, name) => one_program(&mut gathering, name, command),
+        Mode::Command(command, name) => {
+            one_program(&mut gathering, name, command);
+            if sources.command.is_none() {
+                // The bundled server says when it listens.
+                let kind = Kind::Text("notify".to_owned());
+                let place = Place::Command;
+                gathering.set_program(name, "ready", Node { place, kind });
+            }
+        }
     }
     gathering.environment(&sources.environment);
     flags::gather(&mut gathering, &sources.flags, &mode);
@@ -126,6 +134,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
         .programs
         .iter()
         .for_each(|program| warnings.extend(warning(program)));
+    warnings.extend(fleet_rules::vain_waits(&config));
     Ok(Loaded {
         config,
         origins,

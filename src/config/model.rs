@@ -197,6 +197,10 @@ pub enum KillMode {
 pub enum Ready {
     /// As soon as it runs.
     Immediately,
+    /// When its main process has lived this long; positive.
+    Alive(Duration),
+    /// When it has ended with a success code.
+    Exit,
     /// When it sends `READY=1` (sd_notify).
     Notify,
     /// When it passes this check.

@@ -380,8 +380,8 @@ const KEYS: &[Key] = &[
     key(
         P,
         "ready",
-        r#""immediately""#,
-        "immediately | notify | tcp://HOST:PORT | http://HOST:PORT/PATH | exec:COMMAND ARG…",
+        r#""alive:1s""#,
+        "alive:DURATION | immediately | exit | notify | tcp://HOST:PORT | http://HOST:PORT/PATH | exec:COMMAND ARG…; with restart = \"never\" the default is exit",
         S,
     ),
     key(

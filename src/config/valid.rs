@@ -4,18 +4,20 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::addresses::{endpoint, health_check, listen, ready, target};
+use super::addresses::{endpoint, health_check, listen, target};
 use super::collections;
 use super::layers::{Keys, Layers};
 use super::model::{
-    Cgroups, Config, Daemon, Health, KillMode, LogFormat, LogLevel, Metrics, Program, Ready,
-    Tracing,
+    Cgroups, Config, Daemon, Health, KillMode, LogFormat, LogLevel, Metrics, Program, Tracing,
 };
 use super::node::{Node, Place};
 use super::problem::{Fault, Problem};
-use super::text::length;
 use super::values::{self, Read};
 use crate::supervision::{OnCrashLoop, Policy, RestartMode};
+
+mod pairs;
+
+use pairs::{READY, delays, never_ready, readiness, settle_delays};
 
 const LOG_FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
 const LOG_LEVELS: [(&str, LogLevel); 5] = [
@@ -142,6 +144,7 @@ pub(super) fn config(
             },
         );
         delays(&mut reader);
+        never_ready(&mut reader, &valid);
         settle_delays(
             &mut valid.policy,
             reader.explicit("restart_delay_max").is_some(),
@@ -252,7 +255,7 @@ fn blank(base: &Path) -> Program {
         policy: Policy::default(),
         stop_signal: nix::sys::signal::Signal::SIGTERM as i32,
         kill_mode: KillMode::Family,
-        ready: Ready::Immediately,
+        ready: READY,
         health: Health::default(),
         watchdog: None,
         log_file: None,
@@ -263,7 +266,8 @@ fn blank(base: &Path) -> Program {
 /// Reads a program; where it is silent, it is as `silent`.
 fn program(r: &mut Reader<'_>, silent: &Program) -> Program {
     const MOST_INSTANCES: i64 = 1_000;
-    let ready = r.read("ready", ready, silent.ready.clone());
+    let mut policy = policy(r, &silent.policy);
+    let ready = readiness(r, &mut policy, &silent.ready);
     let small = |least: i64, most: i64| {
         move |node: &Node| Ok(i32::try_from(values::whole(node, least, most)?).ok())
     };
@@ -304,7 +308,7 @@ fn program(r: &mut Reader<'_>, silent: &Program) -> Program {
             .try_into()
             .unwrap_or(1),
         after: r.read("after", collections::names, silent.after.clone()),
-        policy: policy(r, &silent.policy, ready != Ready::Immediately),
+        policy,
         stop_signal: r.read("stop_signal", values::signal, silent.stop_signal),
         kill_mode: r.read(
             "kill_mode",
@@ -337,7 +341,7 @@ fn health(r: &mut Reader<'_>, silent: &Health) -> Health {
     }
 }
 
-fn policy(r: &mut Reader<'_>, silent: &Policy, gated: bool) -> Policy {
+fn policy(r: &mut Reader<'_>, silent: &Policy) -> Policy {
     Policy {
         restart: r.read("restart", |n| values::word(n, &RESTARTS), silent.restart),
         max_restarts: r.read(
@@ -384,7 +388,8 @@ fn policy(r: &mut Reader<'_>, silent: &Policy, gated: bool) -> Policy {
             values::positive_duration,
             silent.start_timeout,
         ),
-        gated,
+        // What `ready` says: read together with it.
+        ready: silent.ready,
         critical: r.read("critical", values::truth, silent.critical),
     }
 }
@@ -407,42 +412,5 @@ fn on_crash_loop(r: &mut Reader<'_>, silent: OnCrashLoop) -> OnCrashLoop {
     ) {
         true => OnCrashLoop::Retry { after },
         false => OnCrashLoop::GiveUp,
-    }
-}
-
-/// Refuses an explicit `restart_delay_max` below an explicit `restart_delay`, once: where the later
-/// of the two was written.
-fn delays(r: &mut Reader<'_>) {
-    let (delay, most) = ("restart_delay", "restart_delay_max");
-    let own = r.keys.explicit(delay).is_some() || r.keys.explicit(most).is_some();
-    let (true, Some(delay_place), Some(most_place)) = (own, r.explicit(delay), r.explicit(most))
-    else {
-        return;
-    };
-    let value = |key: &str| {
-        let node = r.keys.get(key).or_else(|| r.inherited?.get(key))?;
-        values::duration(node).ok()
-    };
-    let (Some(delay_value), Some(most_value)) = (value(delay), value(most)) else {
-        return;
-    };
-    if most_value < delay_value {
-        let title = format!("`{}.{most}` must not be below `{delay}`", r.path);
-        let found = format!("this is {}", length(most_value));
-        let also = format!("and this is {}", length(delay_value));
-        r.problems
-            .push(Problem::new(most_place.clone(), title, found).also(delay_place.clone(), also));
-    }
-}
-
-/// Lets a default give way to the explicit one of the pair.
-fn settle_delays(policy: &mut Policy, most_is_explicit: bool) {
-    if policy.restart_delay <= policy.restart_delay_max {
-        return;
-    }
-    if most_is_explicit {
-        policy.restart_delay = policy.restart_delay_max;
-    } else {
-        policy.restart_delay_max = policy.restart_delay;
     }
 }

@@ -10,6 +10,7 @@ use super::crash_records::CrashRecords;
 use super::environment::Inherited;
 use super::health::Health;
 use super::orders::Orders;
+use super::outcomes::Ends;
 use super::progress::StartUp;
 use super::readiness::{Found, Readiness};
 use super::reload::Reloads;
@@ -57,6 +58,7 @@ pub(super) struct Core {
     pub orders: Orders,
     pub reloads: Reloads,
     pub start_up: StartUp,
+    pub ends: Ends,
     pub crashes: CrashRecords,
     pub systemd: Systemd,
     /// What systemd was last told about how things are.
@@ -249,6 +251,8 @@ impl Core {
                 self.readiness
                     .try_command(run, &mut self.commands, children);
             }
+            // Whoever waits for that is answered in every turn.
+            Found::LastWords(id) => self.crashes.give_up_on(id),
             Found::Health(report) => self.checked(report),
             Found::Silent(silence) => {
                 if let Some(run) = self.watchdogs.ran_out(&silence) {
@@ -322,7 +326,10 @@ impl Core {
             Event::Started { run, pid, .. } => {
                 self.attend(id, *run, *pid);
             }
-            Event::Ready { run, .. } => self.look_after(*run),
+            Event::Ready { run, .. } => {
+                self.crashes.forget(id);
+                self.look_after(*run);
+            }
             Event::Stopping { run, .. } => self.leave_alone(*run),
             Event::Exited(exit) => self.leave_alone(exit.run),
             Event::Removed => {
@@ -331,10 +338,11 @@ impl Core {
                 self.observer.remove(id);
                 self.logs.forget(id);
                 self.health.remove(id);
+                self.crashes.forget(id);
                 self.changed.remove(&id);
             }
+            Event::StartFailed { .. } => self.crashes.forget(id),
             Event::Waiting { .. }
-            | Event::StartFailed { .. }
             | Event::StartDeferred { .. }
             | Event::StartTimedOut { .. }
             | Event::FamilyLeft { .. }
@@ -346,6 +354,7 @@ impl Core {
             | Event::Failed { .. }
             | Event::Completed { .. } => {}
         }
+        self.ends.hear(id, event);
         self.start_up.hear(id, event);
     }
 
@@ -362,6 +371,8 @@ impl Core {
                 .ok()
                 .map(|launch| slot.probe_launch(command, &launch)),
             Ready::Immediately
+            | Ready::Alive(_)
+            | Ready::Exit
             | Ready::Notify
             | Ready::Check(Check::Tcp(_) | Check::Http { .. }) => None,
         };

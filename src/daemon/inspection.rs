@@ -121,7 +121,7 @@ fn inspect_program(program: &Program, findings: &mut Vec<Finding>) {
     findings.extend(rehearsed(key("command"), rehearse(&launch)));
     let ready = match &program.ready {
         Ready::Check(check) => Some(("ready", check)),
-        Ready::Immediately | Ready::Notify => None,
+        Ready::Immediately | Ready::Alive(_) | Ready::Exit | Ready::Notify => None,
     };
     let health = program.health.check.as_ref();
     let checks = ready.into_iter().chain(health.map(|c| ("health_check", c)));

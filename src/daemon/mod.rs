@@ -10,6 +10,7 @@ mod last_status;
 mod leftovers;
 mod linger;
 mod orders;
+mod outcomes;
 mod outside;
 mod progress;
 pub mod questions;
@@ -244,12 +245,13 @@ async fn supervise(start: Start, open: Open, tracing: Option<&Tracing>) -> Resul
         health: health::Health::new(probed.clone()),
         watchdogs: watchdog::Watchdogs::new(probed.clone()),
         voices: voices::Voices::new(nix::unistd::geteuid().as_raw()),
+        crashes: crash_records::CrashRecords::new(history, journal.clone(), probed.clone()),
         readiness: readiness::Readiness::new(inbox.notifications.address().to_owned(), probed),
         commands: commands::Commands::default(),
         orders: orders::Orders::default(),
         reloads: reload::Reloads::new(start.sources, config.file.as_deref()),
         start_up: progress::StartUp::new(start.detached),
-        crashes: crash_records::CrashRecords::new(history, journal.clone()),
+        ends: outcomes::Ends::default(),
         watchdog_due: systemd.watchdog_interval().map(|within| now + within),
         statistics_due: config.daemon.stats_interval.map(|every| now + every),
         systemd,
@@ -333,19 +335,13 @@ impl Core {
         self.observer.tell(&DaemonEvent::Started {
             programs: self.slots.len(),
         });
-        let starting: Vec<_> = self
-            .slots
-            .iter()
-            .filter(|(_, slot)| slot.program.autostart)
-            .collect();
-        let starting: Vec<_> = starting
-            .into_iter()
-            .map(|(id, slot)| (*id, slot.display_name()))
-            .collect();
-        for (id, name) in &starting {
-            self.start_up.expect(*id, name.clone());
+        let slots = self.slots.iter();
+        let starting: Vec<_> = slots.filter(|(_, slot)| slot.program.autostart).collect();
+        for (id, slot) in &starting {
+            self.start_up.expect(**id, slot);
         }
-        for (id, _) in starting {
+        let starting: Vec<_> = starting.into_iter().map(|(id, _)| *id).collect();
+        for id in starting {
             self.request(Request::Start(id));
         }
     }
@@ -357,8 +353,10 @@ impl Core {
         inbox: &mut Inbox,
         scrapes: Option<tokio::sync::watch::Receiver<u64>>,
     ) -> u8 {
-        self.start_up.interrupted();
-        self.report_start_up();
+        if matches!(outcome, Outcome::Stopped | Outcome::Unkillable) {
+            self.start_up.interrupted();
+        }
+        self.conclude_starts().await;
         if !self.fleet.is_shutting_down() {
             let reason = "nothing is left to run".to_owned();
             self.observer.tell(&DaemonEvent::Stopping { reason });

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use tokio::sync::oneshot;
 
 use super::core::Core;
+use super::outcomes::Standing;
 use crate::control::api::{Done, Health, Verb};
 use crate::control::names::no_such_program;
 use crate::control::server::{Command, Refusal, Target};
@@ -130,10 +131,9 @@ impl Core {
     pub(super) fn answer_orders(&mut self) {
         let mut open = std::mem::take(&mut self.orders.open);
         for order in &mut open {
-            let through: Vec<_> = order
-                .waiting
-                .iter()
-                .filter_map(|id| self.result(order.verb, *id).map(|result| (*id, result)))
+            let waiting = order.waiting.clone().into_iter();
+            let through: Vec<_> = waiting
+                .filter_map(|id| Some((id, self.result(order.verb, id)?)))
                 .collect();
             for (id, (ok, message)) in through {
                 order.waiting.remove(&id);
@@ -150,52 +150,36 @@ impl Core {
     }
 
     /// How an order ended for one replica; `None` while it is under way.
-    fn result(&self, verb: Verb, id: Id) -> Option<(bool, String)> {
-        let Some(view) = self.fleet.view(id) else {
-            return Some((verb == Verb::Stop, "it was removed from the config".into()));
-        };
+    fn result(&mut self, verb: Verb, id: Id) -> Option<(bool, String)> {
+        let view = self.fleet.view(id);
         let name = self
             .slots
             .get(&id)
             .map(super::slots::Slot::display_name)
             .unwrap_or_default();
         let (ok, what) = match verb {
-            Verb::Stop => self.stopped(&view)?,
-            Verb::Start | Verb::Restart => self.started(id, &view)?,
+            Verb::Stop => match view {
+                Some(view) => stopped(&view)?,
+                None => (true, "it was removed from the config".into()),
+            },
+            Verb::Start | Verb::Restart => match self.standing(id) {
+                Standing::Up(how) => (true, how),
+                Standing::Down(why) => (false, why),
+                Standing::Reading | Standing::UnderWay => return None,
+            },
         };
         Some((ok, format!("{name}: {what}")))
     }
+}
 
-    fn stopped(&self, view: &View) -> Option<(bool, String)> {
-        match view.state {
-            State::Stopped | State::Completed | State::Failed => Some((true, "stopped".into())),
-            // No deadline is left: it outlives SIGKILL.
-            State::Stopping if view.deadline.is_none() => Some((false, view.why.into())),
-            State::Stopping => None,
-            State::Starting | State::Running | State::Backoff => {
-                Some((false, "it was started again".into()))
-            }
-        }
-    }
-
-    fn started(&self, id: Id, view: &View) -> Option<(bool, String)> {
-        match view.state {
-            State::Running => {
-                let pid = view.run.map_or(0, |(_, pid, _)| pid);
-                Some((true, format!("running, pid {pid}")))
-            }
-            State::Completed => Some((true, "completed".into())),
-            State::Backoff | State::Failed => Some((false, self.observer.why(id))),
-            State::Stopped => Some((false, "it was stopped again".into())),
-            State::Stopping if view.deadline.is_none() => Some((false, view.why.into())),
-            State::Starting | State::Stopping => {
-                let dependency = view.waits_for?;
-                let stuck = self.fleet.view(dependency).is_none_or(|on| {
-                    matches!(on.state, State::Stopped)
-                        || on.state == State::Failed && on.deadline.is_none()
-                });
-                stuck.then(|| (false, self.observer.why(id)))
-            }
+fn stopped(view: &View) -> Option<(bool, String)> {
+    match view.state {
+        State::Stopped | State::Completed | State::Failed => Some((true, "stopped".into())),
+        // No deadline is left: it outlives SIGKILL.
+        State::Stopping if view.deadline.is_none() => Some((false, view.why.into())),
+        State::Stopping => None,
+        State::Starting | State::Running | State::Backoff => {
+            Some((false, "it was started again".into()))
         }
     }
 }

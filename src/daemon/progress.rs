@@ -2,33 +2,37 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
+use std::time::Duration;
 
+use super::core::Core;
+use super::outcomes::Standing;
+use super::slots::Slot;
+use crate::config::Ready;
 use crate::control::api::Progress;
-use crate::observe;
-use crate::os::session;
+use crate::observe::DaemonEvent;
+use crate::os::notify::Systemd;
+use crate::os::{memory, session};
 use crate::supervision::{Event, Id};
+
+/// The last output of what failed may take this long.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// The programs that start with the daemon, until each is up or has failed to come up.
 #[derive(Default)]
 pub(super) struct StartUp {
-    pending: BTreeMap<Id, String>,
-    waiting: BTreeSet<Id>,
-    expected: usize,
-    /// How the latest run of a pending program ended.
-    last_words: BTreeMap<Id, String>,
-    failures: Vec<String>,
+    expected: BTreeMap<Id, Expected>,
+    /// Those of them that have neither been up nor failed.
+    pending: BTreeSet<Id>,
     /// Whoever started us in the background listens on our standard output.
     reports: bool,
     interrupted: bool,
     concluded: bool,
 }
 
-/// How the start went.
-pub(super) struct Conclusion {
-    /// One sentence for each program that did not come up.
-    pub failures: Vec<String>,
-    started: usize,
-    reports: bool,
+struct Expected {
+    name: String,
+    /// It is up when it has ended.
+    runs_once: bool,
 }
 
 impl StartUp {
@@ -40,9 +44,11 @@ impl StartUp {
     }
 
     /// A program is going to be started.
-    pub fn expect(&mut self, id: Id, name: String) {
-        self.expected += 1;
-        self.pending.insert(id, name);
+    pub fn expect(&mut self, id: Id, slot: &Slot) {
+        let name = slot.display_name();
+        let runs_once = slot.program.ready == Ready::Exit;
+        self.pending.insert(id);
+        self.expected.insert(id, Expected { name, runs_once });
     }
 
     /// The daemon is told to end before it has come up.
@@ -56,89 +62,44 @@ impl StartUp {
     }
 
     pub fn hear(&mut self, id: Id, event: &Event) {
-        if self.concluded || !self.pending.contains_key(&id) {
+        if self.concluded || !self.pending.contains(&id) {
             return;
         }
         match event {
-            Event::Waiting { .. } => {
-                self.waiting.insert(id);
-            }
             Event::Started { pid, .. } => {
-                self.waiting.remove(&id);
-                self.report(id, &format!("started, pid {pid}"));
+                let runs_once = self.expected.get(&id).is_some_and(|of| of.runs_once);
+                let then = if runs_once { ", until it ends" } else { "" };
+                self.report(id, &format!("started, pid {pid}{then}"));
             }
-            Event::Ready { .. } | Event::Completed { .. } => {
+            Event::Ready { .. } => {
                 self.report(id, "ready");
                 self.pending.remove(&id);
             }
-            Event::StartFailed { failure, .. } | Event::StartDeferred { failure, .. } => {
-                self.last_words.insert(id, failure.message.clone());
-                self.failed(id);
+            Event::Completed { .. } => {
+                self.report(id, "completed");
+                self.pending.remove(&id);
             }
-            Event::StartTimedOut { after, .. } => {
-                self.last_words.insert(
-                    id,
-                    format!("not ready within {}", observe::duration(*after)),
-                );
-            }
-            Event::Exited(exit) => {
-                let words = observe::describe(exit.reason, exit.status);
-                self.last_words.entry(id).or_insert(words);
-            }
-            Event::BackingOff { .. }
+            Event::StartFailed { .. }
+            | Event::StartDeferred { .. }
+            | Event::BackingOff { .. }
             | Event::GaveUp { .. }
             | Event::Failed { .. }
             | Event::Stopped { .. }
             | Event::Removed => {
-                self.failed(id);
+                self.pending.remove(&id);
             }
-            Event::FamilyLeft { .. }
+            Event::Waiting { .. }
+            | Event::Exited(_)
+            | Event::StartTimedOut { .. }
+            | Event::FamilyLeft { .. }
             | Event::Stopping { .. }
             | Event::StopEscalated { .. }
             | Event::Unkillable { .. } => {}
         }
     }
 
-    /// Returns how the start went, once, when it is over.
-    pub fn conclude(&mut self) -> Option<Conclusion> {
-        let only_waiters = self.pending.keys().all(|id| self.waiting.contains(id));
-        let stuck = only_waiters && !self.failures.is_empty();
-        if self.concluded || !(self.pending.is_empty() || stuck || self.interrupted) {
-            return None;
-        }
-        self.concluded = true;
-        for name in std::mem::take(&mut self.pending).into_values() {
-            let why = if self.interrupted {
-                "the daemon was told to stop"
-            } else {
-                "it waits for one that did not come up"
-            };
-            self.failures.push(format!("{name}: {why}"));
-        }
-        let mut failures = std::mem::take(&mut self.failures);
-        if self.interrupted && failures.is_empty() {
-            failures.push("the daemon was told to stop".into());
-        }
-        Some(Conclusion {
-            failures,
-            started: self.expected,
-            reports: self.reports,
-        })
-    }
-
-    fn failed(&mut self, id: Id) {
-        if let Some(name) = self.pending.remove(&id) {
-            self.waiting.remove(&id);
-            let words = self
-                .last_words
-                .remove(&id)
-                .unwrap_or_else(|| "it did not come up".into());
-            self.failures.push(format!("{name}: {words}"));
-        }
-    }
-
     fn report(&self, id: Id, what: &str) {
-        if let Some(name) = self.pending.get(&id)
+        if let Some(Expected { name, .. }) = self.expected.get(&id)
             && self.reports
         {
             say(&Progress {
@@ -150,27 +111,87 @@ impl StartUp {
     }
 }
 
-/// Tells whoever started us in the background how it went, and lets go of its terminal.
-pub(super) fn report(conclusion: &Conclusion) {
-    if !conclusion.reports {
-        return;
+impl Core {
+    /// The daemon ends: whoever waits for a start hears now how that went, last output included.
+    pub(super) async fn conclude_starts(&mut self) {
+        self.crashes.are_noted(LAST_WORDS).await;
+        self.ending = true;
+        self.publish();
+        self.answer_orders();
+        self.answer_reloads();
+        self.report_start_up();
     }
-    let pid = std::process::id();
-    let failures = conclusion.failures.join("\n");
-    let message = if conclusion.failures.is_empty() {
-        format!("started, pid {pid}: {} up", plural(conclusion.started))
-    } else {
-        format!(
-            "{failures}\nthe daemon (pid {pid}) goes on as its restart policy says: see `eternal status`"
-        )
-    };
-    say(&Progress {
-        message,
-        outcome: Some(conclusion.failures.is_empty()),
-        code: None,
-    });
-    if let Err(error) = session::let_go_of_output() {
-        tracing::warn!("cannot let go of the terminal: {error}");
+
+    /// Tells how the start went, once every program has been up, has failed, or waits in vain. What
+    /// counts is how they stand at that moment: one that was up may be down again.
+    pub(super) fn report_start_up(&mut self) {
+        let start_up = &self.start_up;
+        let settled = || start_up.pending.iter().all(|id| self.waits_in_vain(*id));
+        if start_up.concluded || !(start_up.interrupted || settled()) {
+            return;
+        }
+        let Some(failures) = self.not_up() else {
+            return;
+        };
+        self.start_up.concluded = true;
+        self.systemd_says(Systemd::ready);
+        if failures.is_empty() {
+            self.observer.tell(&DaemonEvent::Ready);
+        }
+        if self.start_up.reports {
+            self.report(failures);
+        }
+        // Who has started is known no more.
+        self.start_up.expected = BTreeMap::new();
+        memory::give_back();
+    }
+
+    /// One sentence for each program that is not up; `None` while what one said is being read.
+    fn not_up(&mut self) -> Option<Vec<String>> {
+        let hurried = self.start_up.interrupted || self.ending;
+        let mut failures = Vec::new();
+        let expected: Vec<Id> = self.start_up.expected.keys().copied().collect();
+        for id in expected {
+            let standing = self.standing(id);
+            let why = match (standing, self.ends.why(id)) {
+                (Standing::Up(_), _) => continue,
+                (Standing::Down(why), _) => why,
+                // It was up, and what comes after its end is not known yet.
+                (Standing::UnderWay, Some(end)) => end.to_owned(),
+                (Standing::Reading | Standing::UnderWay, _) if !hurried => return None,
+                (Standing::Reading | Standing::UnderWay, _) => self.observer.why(id),
+            };
+            let name = self.start_up.expected.get(&id).map(|of| of.name.as_str());
+            failures.push(format!("{}: {why}", name.unwrap_or_default()));
+        }
+        Some(failures)
+    }
+
+    /// Tells whoever started us in the background how it went, and lets go of its terminal.
+    fn report(&self, mut said: Vec<String>) {
+        let (pid, expected) = (std::process::id(), self.start_up.expected.len());
+        let up = expected - said.len();
+        let good = said.is_empty() && !self.start_up.interrupted;
+        said.push(if self.start_up.interrupted {
+            format!("the daemon was told to stop: {up} of {} up", plural(expected))
+        } else if good {
+            format!("started, pid {pid}: {} up", plural(expected))
+        } else if self.ending {
+            format!("{up} of {} up: the daemon ends", plural(expected))
+        } else {
+            let programs = plural(expected);
+            format!(
+                "{up} of {programs} up; the daemon (pid {pid}) goes on as its restart policy says: see `eternal status`"
+            )
+        });
+        say(&Progress {
+            message: said.join("\n"),
+            outcome: Some(good),
+            code: None,
+        });
+        if let Err(error) = session::let_go_of_output() {
+            tracing::warn!("cannot let go of the terminal: {error}");
+        }
     }
 }
 

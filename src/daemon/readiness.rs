@@ -11,7 +11,7 @@ use super::{health, watchdog};
 use crate::config::{Check, Ready};
 use crate::os::children::{Children, Launch};
 use crate::os::probe;
-use crate::supervision::{Run, WaitStatus};
+use crate::supervision::{Id, Run, WaitStatus};
 
 /// How long a connection may take: whoever listens accepts at once.
 const TCP_LIMIT: Duration = Duration::from_secs(1);
@@ -27,6 +27,8 @@ pub(super) enum Found {
     TryAgain(Run),
     /// Its health check has something to say.
     Health(health::Report),
+    /// What a program said last is known, or takes too long, and somebody waits for it.
+    LastWords(Id),
     /// It has not been heard of for as long as its watchdog allows.
     Silent(watchdog::Silence),
 }
@@ -66,7 +68,8 @@ impl Readiness {
     /// Begins to wait for a run. `launch` is how its readiness command would be launched.
     pub fn begin(&mut self, run: Run, ready: &Ready, launch: Option<Launch>) -> Option<Found> {
         let task = match ready {
-            Ready::Immediately => return None,
+            // These show by themselves.
+            Ready::Immediately | Ready::Alive(_) | Ready::Exit => return None,
             Ready::Notify | Ready::Check(Check::Exec(_)) => None,
             Ready::Check(Check::Tcp(authority)) => Some(self.ask_tcp(run, authority.clone())),
             Ready::Check(Check::Http { authority, path }) => {

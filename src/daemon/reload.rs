@@ -1,11 +1,13 @@
 //! Reload: the new config is checked first and applied by difference; a bad one changes nothing.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
 use super::core::Core;
+use super::outcomes::{Standing, with_last_lines};
 use super::slots::Slot;
 use super::{outside, with_causes};
 use crate::config::{self, Config, Diff, FileChoice};
@@ -13,14 +15,31 @@ use crate::control::api::Reloaded;
 use crate::control::server::Refusal;
 use crate::observe::DaemonEvent;
 use crate::os::notify::Systemd;
-use crate::supervision::{Cause, Id, Request};
+use crate::supervision::{Cause, Id, Request, State};
 
 /// Where the config comes from, and who waits for a reload under way.
 pub(super) struct Reloads {
     sources: config::Sources,
-    waiting: Vec<(Reloaded, Reply)>,
+    open: Vec<Open>,
+    halted: Option<Halted>,
     /// systemd was told that a reload has begun and not that it is over.
     announced: bool,
+}
+
+/// A reload that is carried out and not answered.
+struct Open {
+    reloaded: Reloaded,
+    /// What it started, and what it restarted while that was down.
+    awaited: BTreeSet<Id>,
+    failures: Vec<String>,
+    reply: Option<Reply>,
+}
+
+/// A rolling restart that ended early.
+struct Halted {
+    id: Id,
+    why: String,
+    left: Vec<Id>,
 }
 
 type Reply = oneshot::Sender<Result<Reloaded, Refusal>>;
@@ -34,7 +53,8 @@ impl Reloads {
         });
         Self {
             sources,
-            waiting: Vec::new(),
+            open: Vec::new(),
+            halted: None,
             announced: false,
         }
     }
@@ -54,13 +74,16 @@ impl Core {
             self.reloads.announced = true;
         }
         match self.try_reload(restart_all) {
-            Ok(reloaded) => {
+            Ok((reloaded, awaited)) => {
                 self.observer.tell(&DaemonEvent::ReloadSucceeded {
                     message: summary(&reloaded),
                 });
-                if let Some(reply) = reply {
-                    self.reloads.waiting.push((reloaded, reply));
-                }
+                self.reloads.open.push(Open {
+                    reloaded,
+                    awaited,
+                    failures: Vec::new(),
+                    reply,
+                });
             }
             Err(refusal) => {
                 span.record("otel.status_code", "ERROR");
@@ -78,36 +101,87 @@ impl Core {
         }
     }
 
-    /// Answers systemd and those who wait for a reload, once the programs it restarts are back.
+    /// Answers systemd and those who wait for a reload, once the programs that it started and
+    /// restarted are up, or one is known not to come up.
     pub(super) fn answer_reloads(&mut self) {
-        let halted = self.fleet.take_halted_roll().map(|(id, left)| {
-            let name = self
-                .slots
-                .get(&id)
-                .map(Slot::display_name)
-                .unwrap_or_default();
-            format!("{name} did not come back: {left} more were left as they are")
-        });
-        if let Some(message) = &halted {
-            self.observer.tell(&DaemonEvent::Trouble {
-                message: format!("rolling restart stopped: {message}"),
-            });
+        if let Some((id, left)) = self.fleet.take_halted_roll() {
+            let why = self.ends.why(id).map(str::to_owned);
+            let why = why.unwrap_or_else(|| self.observer.why(id));
+            self.reloads.halted = Some(Halted { id, why, left });
         }
-        if self.fleet.is_rolling() {
-            return;
+        let mut open = std::mem::take(&mut self.reloads.open);
+        let settled = self.hear_of_halted_roll(&mut open) && !self.fleet.is_rolling();
+        for reload in &mut open {
+            for id in reload.awaited.clone() {
+                match self.standing(id) {
+                    Standing::Up(_) => {}
+                    Standing::Down(why) => {
+                        let name = self.display_name(id);
+                        let message = format!("{name} did not come up: {why}");
+                        self.trouble(&format!("reload: {}", first_line(&message)));
+                        reload.failures.push(message);
+                    }
+                    Standing::Reading | Standing::UnderWay => continue,
+                }
+                reload.awaited.remove(&id);
+            }
         }
-        if std::mem::take(&mut self.reloads.announced) {
+        let over = |reload: &mut Open| settled && reload.awaited.is_empty();
+        let through: Vec<Open> = open.extract_if(.., over).collect();
+        self.reloads.open = open;
+        for reload in through {
+            // Nobody waits for that of a signal.
+            if let Some(reply) = reload.reply {
+                let _ = reply.send(if reload.failures.is_empty() {
+                    Ok(reload.reloaded)
+                } else {
+                    Err(Refusal::Failed(reload.failures.join("\n")))
+                });
+            }
+        }
+        if settled && self.reloads.open.is_empty() && std::mem::take(&mut self.reloads.announced) {
             self.systemd_says(Systemd::ready);
-        }
-        for (reloaded, reply) in std::mem::take(&mut self.reloads.waiting) {
-            let _ = reply.send(match &halted {
-                Some(message) => Err(Refusal::Failed(message.clone())),
-                None => Ok(reloaded),
-            });
         }
     }
 
-    fn try_reload(&mut self, restart_all: bool) -> Result<Reloaded, Refusal> {
+    /// Tells every open reload why the roll ended early; whether that is through.
+    fn hear_of_halted_roll(&mut self, open: &mut [Open]) -> bool {
+        let Some(halted) = self.reloads.halted.take() else {
+            return true;
+        };
+        let Some(lines) = self.crashes.last_words(halted.id) else {
+            self.reloads.halted = Some(halted);
+            return false;
+        };
+        let name = self.display_name(halted.id);
+        let why = with_last_lines(halted.why, &lines);
+        let mut message = format!("{name} did not come up: {why}");
+        self.trouble(&format!(
+            "rolling restart stopped: {}",
+            first_line(&message)
+        ));
+        if !halted.left.is_empty() {
+            let left = halted.left.iter().map(|id| self.display_name(*id));
+            let left: Vec<String> = left.collect();
+            message.push_str(&format!("\nleft as they were: {}", left.join(", ")));
+        }
+        for reload in open {
+            reload.failures.push(message.clone());
+        }
+        true
+    }
+
+    fn trouble(&mut self, message: &str) {
+        let message = message.to_owned();
+        self.observer.tell(&DaemonEvent::Trouble { message });
+    }
+
+    fn display_name(&self, id: Id) -> String {
+        let slot = self.slots.get(&id);
+        slot.map(Slot::display_name).unwrap_or_default()
+    }
+
+    fn try_reload(&mut self, restart_all: bool) -> Result<(Reloaded, BTreeSet<Id>), Refusal> {
         if self.fleet.is_shutting_down() {
             return Err(Refusal::Conflict("the daemon is stopping".into()));
         }
@@ -129,7 +203,7 @@ impl Core {
             .iter()
             .map(|i| format!("{} ({} instances instead of {})", i.name, i.new, i.old))
             .collect();
-        let restart = self.apply(&diff, &new)?;
+        let (restart, started) = self.apply(&diff, &new)?;
         self.app.protect(protection);
         let restart = if restart_all {
             self.restartable()
@@ -153,8 +227,13 @@ impl Core {
         metrics.tls_cert = new.tls_cert;
         metrics.tls_key = new.tls_key;
         metrics.basic_auth_file = new.basic_auth_file;
+        let is_down = |id: &Id| {
+            let view = self.fleet.view(*id);
+            view.is_some_and(|v| matches!(v.state, State::Backoff | State::Failed))
+        };
+        let down: Vec<Id> = restart.iter().copied().filter(is_down).collect();
         self.request(Request::Roll(restart, Cause::Config));
-        Ok(reloaded)
+        Ok((reloaded, started.into_iter().chain(down).collect()))
     }
 
     /// Finds a replica that is to be new while the one of its name that was removed before is still
@@ -175,7 +254,7 @@ impl Core {
     }
 
     /// Brings the slots in line with the new config; returns those that have to be restarted.
-    fn apply(&mut self, diff: &Diff, new: &Config) -> Result<Vec<Id>, Refusal> {
+    fn apply(&mut self, diff: &Diff, new: &Config) -> Result<(Vec<Id>, Vec<Id>), Refusal> {
         let find = |name: &String| new.programs.iter().find(|program| program.name == *name);
         let changed: Vec<_> = diff
             .restarted
@@ -220,16 +299,17 @@ impl Core {
         for id in obsolete {
             self.request(Request::Remove(id));
         }
-        for (id, autostart) in added {
-            if autostart {
-                self.request(Request::Start(id));
-            }
+        let started = added.into_iter().filter(|(_, autostart)| *autostart);
+        let started: Vec<Id> = started.map(|(id, _)| id).collect();
+        for id in &started {
+            self.request(Request::Start(*id));
         }
-        Ok(diff
+        let restart = diff
             .restarted
             .iter()
             .flat_map(|name| self.fleet.replicas(name).to_vec())
-            .collect())
+            .collect();
+        Ok((restart, started))
     }
 
     fn add_all(
@@ -270,7 +350,8 @@ impl Core {
             };
             self.register(id, &slot)
                 .map_err(|error| unloggable(&program.name, &error))?;
-            self.fleet.update(id, slot.member());
+            let at = self.moment();
+            self.fleet.update(at, id, slot.member(), &mut self.out);
             self.children.cgroups().limit(id, &slot.cgroup());
             self.slots.insert(id, slot);
             self.changed.insert(id);
@@ -302,6 +383,10 @@ fn unloggable(name: &str, error: &crate::os::logs::LogError) -> Refusal {
         .map(|cause| format!(": {cause}"))
         .unwrap_or_default();
     Refusal::Invalid(format!("{name}: {error}{cause}"))
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
 }
 
 /// What is wrong and where, without the quoted lines that a terminal shows.

@@ -1,26 +1,10 @@
-//! What those hear who started the daemon: the command in the background, and systemd.
+//! What systemd hears.
 
 use super::core::Core;
-use super::progress;
-use crate::observe::DaemonEvent;
-use crate::os::memory;
 use crate::os::notify::Systemd;
 use crate::supervision::State;
 
 impl Core {
-    /// Tells how the start went, once it is known.
-    pub fn report_start_up(&mut self) {
-        let Some(conclusion) = self.start_up.conclude() else {
-            return;
-        };
-        self.systemd_says(Systemd::ready);
-        if conclusion.failures.is_empty() {
-            self.observer.tell(&DaemonEvent::Ready);
-        }
-        progress::report(&conclusion);
-        memory::give_back();
-    }
-
     pub fn report_to_systemd(&mut self) {
         if !self.systemd.is_there() {
             return;

@@ -148,6 +148,8 @@ fn view(state: State) -> View {
         ran: Duration::ZERO,
         crashes: Vec::new(),
         deadline: Some(now),
+        ready_at: None,
+        failed_starts: 0,
         backoff: None,
         why: "an example",
         waits_for: None,

@@ -289,6 +289,8 @@ mod tests {
             ran: Duration::from_micros(1_234_567),
             crashes: vec![Duration::from_secs(1)],
             deadline: Some(Instant::now() + Duration::from_millis(1500)),
+            ready_at: None,
+            failed_starts: 0,
             backoff: Some(Duration::from_millis(300)),
             why: "",
             waits_for: None,

@@ -188,6 +188,8 @@ pub(super) fn unknown() -> View {
         ran: Duration::ZERO,
         crashes: Vec::new(),
         deadline: None,
+        ready_at: None,
+        failed_starts: 0,
         backoff: None,
         why: "not started yet",
         waits_for: None,

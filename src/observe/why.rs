@@ -36,10 +36,10 @@ pub fn ended(exit: &LastExit) -> String {
 pub fn why(program: &Program, among: &Published) -> String {
     let view = &program.view;
     if let Some(dependency) = view.waits_for {
-        let name = among
-            .program(dependency)
-            .map_or("another program", |p| &p.about.display_name);
-        return format!("waiting for {name} to be ready");
+        return match among.program(dependency) {
+            Some(other) => waiting(other, among),
+            None => "waiting for another program to be ready".to_owned(),
+        };
     }
     let last = program.ledger.last_exit.as_ref().map(ended);
     match (view.state, &program.ledger.given_up, last) {
@@ -73,9 +73,47 @@ fn running(program: &Program) -> String {
     words
 }
 
+/// Says for whom a program waits, and why that one is not ready.
+fn waiting(other: &Program, among: &Published) -> String {
+    let name = &other.about.display_name;
+    // The end of the chain says more than the middle. The config has no circles.
+    let mut last = other;
+    while let Some(next) = last.view.waits_for.and_then(|id| among.program(id)) {
+        last = next;
+    }
+    let chain = if last.id == other.id {
+        String::new()
+    } else {
+        format!(", which waits for {}", last.about.display_name)
+    };
+    let end = last.ledger.last_exit.as_ref();
+    let how = end.map(|exit| match exit.status {
+        Some(_) => format!(" with {}", exit.description),
+        None => format!(": {}", exit.description),
+    });
+    let how = how.unwrap_or_default();
+    let what = match last.view.state {
+        State::Failed => format!(", which failed{how}"),
+        State::Backoff => format!(", which failed{how} and is tried again"),
+        State::Starting if last.view.failed_starts > 0 => {
+            format!(", which failed{how} and is being tried again")
+        }
+        State::Stopped if last.ledger.starts > 0 => ", which is stopped".to_owned(),
+        State::Stopped if last.about.autostart => ", which is not started".to_owned(),
+        State::Stopped => ", which is not started by itself (autostart = false)".to_owned(),
+        State::Stopping => ", which is being stopped".to_owned(),
+        State::Starting | State::Running | State::Completed => " to be ready".to_owned(),
+    };
+    format!("waiting for {name}{chain}{what}")
+}
+
 /// Says what happens to a program next, or what it takes; `None` when nothing is due.
 #[must_use]
 pub fn next(program: &Program, now: Instant) -> Option<String> {
+    if let Some(at) = program.view.ready_at {
+        let left = text::duration(at.saturating_duration_since(now));
+        return Some(format!("up if it lives another {left}"));
+    }
     let Some(deadline) = program.view.deadline else {
         let name = &program.about.display_name;
         let given_up = program.view.state == State::Failed;

@@ -47,7 +47,8 @@ pub enum Outcome {
     Stopped,
     /// Everything ran to its end: exit 0.
     Completed,
-    /// A program failed and nothing is left to run, or a critical one failed: exit 1.
+    /// Nothing is left to run and a program failed or, wanted, was never started; or a critical one
+    /// failed: exit 1.
     Failed,
     /// Stopped, but something outlives SIGKILL: exit 1.
     Unkillable,
@@ -90,8 +91,8 @@ pub struct Fleet {
     next_id: u32,
     mode: Mode,
     roll: Option<Roll>,
-    /// A roll that ended early, until somebody asks: whose failure, and how many were left.
-    halted_roll: Option<(Id, usize)>,
+    /// A roll that ended early, until somebody asks: whose failure, and who was left.
+    halted_roll: Option<(Id, Vec<Id>)>,
 }
 
 impl Default for Fleet {
@@ -131,8 +132,9 @@ impl Fleet {
         id
     }
 
-    /// Replaces what is known of a replica; it holds from the next decision on.
-    pub fn update(&mut self, id: Id, member: Member) {
+    /// Replaces what is known of a replica; it holds from the next decision on. One that waits asks
+    /// again whom it waits for.
+    pub fn update(&mut self, at: Moment, id: Id, member: Member, out: &mut Outbox) {
         let Some(slot) = self.slots.get_mut(&id) else {
             return;
         };
@@ -146,6 +148,7 @@ impl Fleet {
         let after = member.after.clone();
         slot.member = member;
         self.index_dependencies(id, &after);
+        self.wake(at, id, out);
     }
 
     /// Carries out a request.
@@ -262,8 +265,8 @@ impl Fleet {
     }
 
     /// Returns, once, that a rolling restart ended early: the program that did not come back, and
-    /// how many were left alone for it.
-    pub fn take_halted_roll(&mut self) -> Option<(Id, usize)> {
+    /// those that were left alone for it.
+    pub fn take_halted_roll(&mut self) -> Option<(Id, Vec<Id>)> {
         self.halted_roll.take()
     }
 
@@ -375,12 +378,14 @@ impl Fleet {
         let after = slot.member.after.clone();
         // What cannot be killed is not waited for.
         let down = !slot.program.has_process() || slot.program.is_unkillable();
-        if slot.program.is_removed() {
+        let removed = slot.program.is_removed();
+        if removed {
             self.forget(id);
         }
         match self.mode {
             Mode::Supervising => {
-                if is != was && matches!(is, State::Running | State::Completed) {
+                let up = is != was && matches!(is, State::Running | State::Completed);
+                if up || removed {
                     self.wake_dependents(at, &name, out);
                 }
                 self.go_on_rolling(at, id, is, out);
@@ -404,19 +409,28 @@ impl Fleet {
     }
 
     fn wake_dependents(&mut self, at: Moment, name: &str, out: &mut Outbox) {
-        let waiting: Vec<Id> = self
+        let dependents: Vec<Id> = self
             .dependents
             .get(name)
             .into_iter()
             .flatten()
             .copied()
-            .filter(|id| self.slots.get(id).is_some_and(|s| s.program.is_waiting()))
             .collect();
-        for id in waiting {
-            let order = self
-                .unready_dependency(id)
-                .map_or(Order::Proceed, Order::Await);
-            self.order(at, id, order, out);
+        for id in dependents {
+            self.wake(at, id, out);
+        }
+    }
+
+    /// One that waits goes on, or learns whom it waits for now.
+    fn wake(&mut self, at: Moment, id: Id, out: &mut Outbox) {
+        let waits = |slot: &Slot| slot.program.waits_for();
+        let Some(before) = self.slots.get(&id).and_then(waits) else {
+            return;
+        };
+        match self.unready_dependency(id) {
+            Some(dependency) if dependency == before => {}
+            Some(dependency) => self.order(at, id, Order::Await(dependency), out),
+            None => self.order(at, id, Order::Proceed, out),
         }
     }
 
@@ -463,7 +477,8 @@ impl Fleet {
             .is_some_and(|slot| slot.member.policy.critical)
     }
 
-    /// Nothing runs, nothing will, and nobody has put anything aside to be started again.
+    /// Nothing runs, nothing will, and nobody has put anything aside to be started again. One that
+    /// waits then never ran, though it was wanted.
     fn natural_end(&self) -> Option<Outcome> {
         if self.active > 0 || self.slots.values().any(|slot| slot.held) {
             return None;
@@ -474,9 +489,9 @@ impl Fleet {
                 .any(|slot| slot.program.state() == state)
         };
         match (any(State::Failed), any(State::Completed)) {
-            (true, _) => Some(Outcome::Failed),
-            (false, true) => Some(Outcome::Completed),
             (false, false) => None,
+            (false, true) if !any(State::Starting) => Some(Outcome::Completed),
+            (true, _) | (false, true) => Some(Outcome::Failed),
         }
     }
 }

@@ -15,7 +15,7 @@ mod vocabulary;
 pub use exit::{ExitReason, FailureKind, SpawnFailure, WaitStatus};
 
 pub use fleet::{Fleet, Member, Outcome, Request};
-pub use policy::{OnCrashLoop, Policy, RestartMode, Rule, Verdict};
+pub use policy::{OnCrashLoop, Policy, Readiness, RestartMode, Rule, Verdict};
 pub use program::Program;
 pub use timeline::{CrashStep, Timeline, timeline};
 pub use vocabulary::{Action, Ailment, Cause, Event, Exit, Input, Moment, Order, State, View};

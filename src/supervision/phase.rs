@@ -19,7 +19,7 @@ pub(super) enum Phase {
     },
     Starting {
         life: Life,
-        give_up_at: Instant,
+        until: Until,
     },
     Running {
         life: Life,
@@ -35,6 +35,17 @@ pub(super) enum Phase {
     },
     Completed,
     Removed,
+}
+
+/// What a run that is not ready yet comes to by time alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Until {
+    /// It is ready then: it has stayed up.
+    Ready(Instant),
+    /// It is ended then, unless it has shown that it is ready.
+    GivenUp(Instant),
+    /// Nothing: it is ready when it has ended well.
+    Done,
 }
 
 /// A run with its process.
@@ -107,7 +118,10 @@ pub(super) enum Next {
 impl Phase {
     pub fn deadline(&self) -> Option<Instant> {
         match self {
-            Self::Starting { give_up_at, .. } => Some(*give_up_at),
+            Self::Starting {
+                until: Until::Ready(at) | Until::GivenUp(at),
+                ..
+            } => Some(*at),
             Self::Ending(Ending {
                 grace: Grace::Polite { kill_at },
                 ..
@@ -121,9 +135,25 @@ impl Phase {
             Self::Stopped
             | Self::Waiting { .. }
             | Self::Spawning { .. }
+            | Self::Starting {
+                until: Until::Done, ..
+            }
             | Self::Running { .. }
             | Self::Completed
             | Self::Removed => None,
+        }
+    }
+
+    /// When it will be ready, if it stays up.
+    pub fn ready_at(&self) -> Option<Instant> {
+        if let Self::Starting {
+            until: Until::Ready(at),
+            ..
+        } = self
+        {
+            Some(*at)
+        } else {
+            None
         }
     }
 

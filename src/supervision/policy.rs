@@ -33,10 +33,10 @@ pub struct Policy {
     pub no_restart_exit_codes: Vec<i32>,
     /// Between the stop signal and SIGKILL.
     pub stop_timeout: Duration,
-    /// From spawn to ready; only where readiness is checked.
+    /// From spawn to ready; only where readiness is shown.
     pub start_timeout: Duration,
-    /// It has to say or show that it is ready; otherwise it is as soon as it runs.
-    pub gated: bool,
+    /// What counts as being up.
+    pub ready: Readiness,
     /// Its giving up brings the daemon down even if others run.
     pub critical: bool,
 }
@@ -58,10 +58,23 @@ impl Default for Policy {
             no_restart_exit_codes: Vec::new(),
             stop_timeout: Duration::from_secs(5),
             start_timeout: Duration::from_secs(30),
-            gated: false,
+            ready: Readiness::Alive(Duration::from_secs(1)),
             critical: false,
         }
     }
+}
+
+/// What counts as being up, for everybody who waits for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// That it has a process.
+    Spawned,
+    /// That its main process has lived this long.
+    Alive(Duration),
+    /// That it says or shows it: within `start_timeout`, or it is ended.
+    Shown,
+    /// That it has ended with a success code: what it is for is done then. However long it takes.
+    Exit,
 }
 
 /// After which ends a program is started again.
@@ -319,9 +332,10 @@ mod tests {
     }
 
     #[test]
-    fn by_default_nothing_is_gated_or_critical() {
+    fn by_default_it_is_up_when_it_has_stayed_up_for_a_second_and_nothing_is_critical() {
         let policy = Policy::default();
-        assert!(!policy.gated && !policy.critical);
+        assert_eq!(policy.ready, Readiness::Alive(seconds(1.0)));
+        assert!(!policy.critical);
     }
 
     #[test]

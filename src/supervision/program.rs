@@ -1,7 +1,7 @@
 //! One program: the state machine that keeps one slot alive.
 //!
 //! ```text
-//!              Start                 Spawned               Ready
+//!              Start                 Spawned       Ready, or it stayed up
 //!   Stopped ──────────▶ Spawning ───────────▶ Starting ───────────▶ Running
 //!      ▲  ╲ Await          ▲  │ SpawnFailed       │ start_timeout      │ │
 //!      │   ▼               │  ▼                   ▼                    │ │
@@ -41,6 +41,8 @@ pub struct Program {
     runs: u32,
     /// Spawns in a row that were put off for want of resources.
     deferrals: u32,
+    /// Starts that came to nothing since it was last up or somebody asked for it.
+    failed_starts: u32,
     why: &'static str,
     /// The rule behind the latest `Failed` or `Completed`.
     verdict: &'static str,
@@ -58,6 +60,7 @@ impl Program {
             record,
             runs: 0,
             deferrals: 0,
+            failed_starts: 0,
             why: "not started",
             verdict: "",
         }
@@ -136,6 +139,18 @@ impl Program {
         matches!(self.phase, Phase::Waiting { .. })
     }
 
+    /// Whom it waits for.
+    #[must_use]
+    pub fn waits_for(&self) -> Option<Id> {
+        self.phase.dependency()
+    }
+
+    /// A start came to nothing since it was last up or somebody asked for it.
+    #[must_use]
+    pub fn did_not_come_up(&self) -> bool {
+        self.failed_starts > 0
+    }
+
     /// It outlives SIGKILL, and the alarm has been told.
     #[must_use]
     pub fn is_unkillable(&self) -> bool {
@@ -166,7 +181,9 @@ impl Program {
             run: life.map(|life| (life.run, life.pid, life.since)),
             ran: self.record.ran(),
             crashes: self.record.crashes().collect(),
-            deadline: self.deadline(),
+            deadline: self.deadline().filter(|_| self.phase.ready_at().is_none()),
+            ready_at: self.phase.ready_at(),
+            failed_starts: self.failed_starts,
             backoff: self.phase.delay(),
             why: self.why,
             waits_for: self.phase.dependency(),

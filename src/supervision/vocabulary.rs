@@ -309,7 +309,8 @@ pub enum Event {
 pub enum State {
     /// Nobody wants it to run.
     Stopped,
-    /// Wanted and not ready yet: it waits for others, is being spawned, or has not passed its check.
+    /// Wanted and not ready yet: it waits for others, is being spawned, has not lived long enough,
+    /// has not passed its check, or is to be ready when it is done.
     Starting,
     /// It runs, and is ready.
     Running,
@@ -368,6 +369,11 @@ pub struct View {
     /// When it is started (backoff), tried again (failed), given up as not ready (starting), or
     /// killed (stopping).
     pub deadline: Option<Instant>,
+    /// When it will be ready if it stays up (starting).
+    pub ready_at: Option<Instant>,
+    /// Starts that came to nothing since it was last up or somebody asked for it: they failed, were
+    /// put off, or the run ended before it was ready.
+    pub failed_starts: u32,
     /// The delay in force, in `Backoff`.
     pub backoff: Option<Duration>,
     /// Why it is in this state, fit for `status`.

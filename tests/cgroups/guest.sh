@@ -36,6 +36,7 @@ config() { # MEMORY_MAX of the calm one
 cgroups = "required"
 [defaults]
 restart = "never"
+ready = "immediately"
 restart_delay = "100ms"
 [programs.hog]
 command = ["dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=1"]

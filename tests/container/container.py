@@ -126,7 +126,7 @@ def a_give_up_ends_with_1(engine):
 
 def users_are_numbers_where_there_is_no_user_database(engine):
     shows = "echo is $(/bin/busybox id -u):$(/bin/busybox id -g); exec /bin/busybox sleep 1000"
-    config = PLACES + METRICS + "[defaults]\nrestart = 'never'\n"
+    config = PLACES + METRICS + "[defaults]\nrestart = 'never'\nready = 'immediately'\n"
     config += program("number", shows, 'user = "1000"', 'group = "2000"')
     config += program("alone", shows, 'user = "1000"')
     config += program("named", shows, 'user = "web"')

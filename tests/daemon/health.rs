@@ -422,6 +422,7 @@ fn a_changed_watchdog_is_a_restart_and_none_means_no_socket() {
     let _daemon = world.run();
     assert_eq!(world.appears("told"), " .\n");
     let pid = world.pid("web");
+    std::fs::remove_file(world.path("told")).expect("removed");
     world.configure(&program("watchdog = \"1h\""));
     assert_eq!(world.eternal(&["reload"]).code, 0);
     assert_ne!(world.pid("web"), pid);

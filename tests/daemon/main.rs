@@ -12,6 +12,7 @@ mod linger;
 mod notify;
 mod pid_1;
 mod policy;
+mod readiness;
 mod signals;
 mod survivors;
 mod verbs;

@@ -80,7 +80,7 @@ fn a_command_after_two_dashes_needs_no_config_file() {
         "--metrics-listen",
         "",
         "--restart",
-        "never",
+        "on-failure",
         "--",
         "sleep",
         "1000",
@@ -432,7 +432,7 @@ fn a_rolling_restart_stops_at_the_first_program_that_does_not_come_back() {
     std::fs::remove_file(world.path("good")).expect("removed");
     let said = world.eternal(&["reload", "--restart"]);
     assert_eq!(said.code, 1, "{said:?}");
-    assert!(said.err.contains("a did not come back"), "{said:?}");
+    assert!(said.err.contains("a did not come up"), "{said:?}");
     assert_eq!(world.pid("b"), b);
     world.logged(&["WARN", "rolling restart stopped"]);
 }

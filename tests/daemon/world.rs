@@ -57,14 +57,20 @@ impl World {
         world
     }
 
-    /// Writes the config anew.
+    /// Writes the config anew. Programs are ready as soon as they run unless the config has
+    /// `[defaults]`: most tests have better things to do than to watch them stay up.
     pub fn configure(&self, config: &str) {
         let metrics = if config.contains("[metrics]") {
             ""
         } else {
             "[metrics]\nlisten = \"unix:metrics.sock\"\n"
         };
-        self.write("eternal.toml", &format!("{config}\n{metrics}"));
+        let defaults = if config.contains("[defaults]") {
+            ""
+        } else {
+            "[defaults]\nready = \"immediately\"\n"
+        };
+        self.write("eternal.toml", &format!("{config}\n{metrics}{defaults}"));
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

@@ -29,6 +29,7 @@ def logrotate_loses_no_line_while_programs_write():
 [programs.{name}]
 command = ["python3", "/etc/eternal/writer.py", "{name}"]
 restart = "never"
+ready = "immediately"
 log_file = "{"" if name == "shared" else "/var/log/eternal/" + file}"
 ''' for name, file in NAMES.items())
     steady = '[programs.steady]\ncommand = ["sleep", "1001"]\n'

@@ -228,7 +228,7 @@ def a_crash_loop_ends_the_daemon_with_1_and_systemd_starts_it_again():
         service.run("systemctl", "stop", service.unit)
         service.is_gone()
         # Whoever scraped it gets the final numbers; waiting for that is neither a failed stop nor a wedged loop.
-        service.configure('[metrics]\nlinger = "4s"\n' + LOOP + SLEEPER.format("steady", 1001) + 'critical = true\nrestart = "never"\n')
+        service.configure('[metrics]\nlinger = "4s"\n' + LOOP + SLEEPER.format("steady", 1001) + 'critical = true\nrestart = "never"\nready = "alive:1s"\n')
         before = int(service.get("NRestarts"))
         service.start()
         service.run("python3", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:10477/metrics').read()")

@@ -108,7 +108,7 @@ fn write_config(directory: &tempfile::TempDir, programs: &[String]) {
     let socket = directory.path().join("metrics.sock");
     let config = format!(
         "[daemon]\nlog_level = \"error\"\n[metrics]\nlisten = \"unix:{}\"\n\
-         [defaults]\nrestart_delay = \"2ms\"\nrestart_delay_max = \"2ms\"\nrestart_jitter = 0\n\
+         [defaults]\nready = \"immediately\"\nrestart_delay = \"2ms\"\nrestart_delay_max = \"2ms\"\nrestart_jitter = 0\n\
          crash_threshold = 1000000\n{}",
         socket.display(),
         programs.concat()

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::super::arguments::SystemdUnit;
 use super::super::{Complaint, USAGE};
-use crate::config::{Config, Listen, Program};
+use crate::config::{Config, Listen, Program, Ready};
 
 /// Last words, last spans and the journal of processes, after the last program is gone.
 const LAST_WORDS: Duration = Duration::from_secs(10);
@@ -231,6 +231,12 @@ impl Needs {
                 None => {}
             }
         }
+        if program.ready == Ready::Exit {
+            self.warnings.push(format!(
+                "{}: the service is up when it has ended: raise TimeoutStartSec= if that may take long",
+                program.name
+            ));
+        }
         if self.user.is_none() && program.user.is_none() {
             self.warnings.push(format!(
                 "{}: without `user` it runs as root, as the daemon does",
@@ -254,10 +260,11 @@ fn below(path: &Path, top: &str) -> Option<String> {
 fn one_after_the_other(programs: &[Program]) -> Duration {
     let each = |program: &Program| {
         let policy = &program.policy;
-        let start = if policy.gated {
-            policy.start_timeout
-        } else {
-            Duration::ZERO
+        let start = match program.ready {
+            Ready::Immediately => Duration::ZERO,
+            Ready::Alive(least) => least,
+            // What runs to its end takes the time it takes: as much as others at least.
+            Ready::Notify | Ready::Check(_) | Ready::Exit => policy.start_timeout,
         };
         (policy.stop_timeout + start).saturating_mul(program.instances)
     };

@@ -117,9 +117,9 @@ fn timeouts_are_above_what_the_programs_may_take() {
          [programs.web]\ncommand = [\"web\"]\nstop_timeout = \"1500ms\"\nafter = [\"db\"]\ninstances = 2\n\
          [programs.alone]\ncommand = [\"alone\"]\nstop_timeout = \"20s\"\n"
     ));
-    // 10 + 7 + 60 + 1.5, the longest way through `after`; 30 + 60 + 100 + 2 × 1.5 + 20, all in turn.
+    // 10 + 7 + 60 + 1.5, the longest way through `after`; 30 + 60 + 100 + 2 × (1.5 + 1) + 20 + 1, all in turn.
     has(&unit, "TimeoutStopSec=79");
-    has(&unit, "TimeoutStartSec=213");
+    has(&unit, "TimeoutStartSec=216");
 }
 
 #[test]

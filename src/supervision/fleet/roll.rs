@@ -90,13 +90,21 @@ impl Fleet {
         let Some(roll) = self.roll.take_if(|roll| roll.current == id) else {
             return;
         };
+        let failed = self
+            .slots
+            .get(&id)
+            .is_some_and(|slot| slot.program.did_not_come_up());
         match is {
             State::Running | State::Completed | State::Stopped => {
                 self.next_of_roll(at, roll.left, roll.cause, out)
             }
-            // It does not come back: the rest keeps running as it is.
-            State::Failed => self.halted_roll = Some((id, roll.left.len())),
-            State::Starting | State::Stopping | State::Backoff => self.roll = Some(roll),
+            // It does not come up: the rest keeps running as it is.
+            State::Starting | State::Stopping | State::Backoff | State::Failed if failed => {
+                self.halted_roll = Some((id, roll.left.into()));
+            }
+            State::Starting | State::Stopping | State::Backoff | State::Failed => {
+                self.roll = Some(roll);
+            }
         }
     }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::Program;
 use super::ending::killed;
 use crate::supervision::exit::{ExitReason, SpawnFailure, WaitStatus};
-use crate::supervision::phase::{Ending, Grace, Intent, Life, Next, Phase};
-use crate::supervision::policy::{End, backoff};
+use crate::supervision::phase::{Ending, Grace, Intent, Life, Next, Phase, Until};
+use crate::supervision::policy::{End, Readiness, backoff};
 use crate::supervision::vocabulary::{Action, Ailment, Cause, Event, Exit, Moment};
 use crate::supervision::{Outbox, Run};
 
@@ -31,17 +31,38 @@ impl Program {
             since: at.now,
             ready: false,
         };
-        if let Some(next) = asked {
-            self.end(at, life, Intent::Stop, next, out);
-        } else if self.policy.gated {
-            self.why = "started, not ready yet";
-            self.phase = Phase::Starting {
-                life,
-                give_up_at: at.now + self.policy.start_timeout,
-            };
-        } else {
-            self.become_ready(at, life, out);
+        match asked {
+            Some(next) => self.end(at, life, Intent::Stop, next, out),
+            None => self.prove_ready(at, life, out),
         }
+    }
+
+    /// A new run has to show that it is up, in the way that is configured.
+    fn prove_ready(&mut self, at: Moment, life: Life, out: &mut Outbox) {
+        let (why, until) = match self.policy.ready {
+            Readiness::Spawned | Readiness::Alive(Duration::ZERO) => {
+                return self.become_ready(at, life, out);
+            }
+            Readiness::Alive(least) => (
+                "started: it is up when it has stayed up",
+                Until::Ready(at.now + least),
+            ),
+            Readiness::Shown => (
+                "started, not ready yet",
+                Until::GivenUp(at.now + self.policy.start_timeout),
+            ),
+            Readiness::Exit => (
+                "at work: it is ready when it has ended with success",
+                Until::Done,
+            ),
+        };
+        self.why = why;
+        self.phase = Phase::Starting { life, until };
+    }
+
+    /// A start came to nothing: whoever waits for it hears so.
+    fn count_failed_start(&mut self) {
+        self.failed_starts = self.failed_starts.saturating_add(1);
     }
 
     pub(super) fn spawn_failed(
@@ -65,6 +86,7 @@ impl Program {
         if failure.transient && asked.is_none() {
             return self.defer(at, cause, failure, out);
         }
+        self.count_failed_start();
         self.deferrals = 0;
         self.tell(
             Event::StartFailed {
@@ -97,6 +119,7 @@ impl Program {
         failure: SpawnFailure,
         out: &mut Outbox,
     ) {
+        self.count_failed_start();
         self.deferrals = self.deferrals.saturating_add(1);
         // Not a zero wait even where restart_delay is: the want will not pass in no time.
         let delay =
@@ -111,7 +134,10 @@ impl Program {
     }
 
     pub(super) fn ready(&mut self, at: Moment, run: Run, out: &mut Outbox) {
-        if let Phase::Starting { life, .. } = self.phase
+        if let Phase::Starting {
+            life,
+            until: Until::GivenUp(_),
+        } = self.phase
             && life.run == run
         {
             self.become_ready(at, life, out);
@@ -135,6 +161,7 @@ impl Program {
             out,
         );
         self.why = "running";
+        self.failed_starts = 0;
         self.phase = Phase::Running {
             life: Life {
                 ready: true,
@@ -150,6 +177,7 @@ impl Program {
         (status, family): (WaitStatus, bool),
         out: &mut Outbox,
     ) {
+        self.notice_that_it_stayed_up(at, run, out);
         let (life, ending) = match &self.phase {
             Phase::Starting { life, .. } | Phase::Running { life } => (*life, None),
             Phase::Ending(ending) if ending.main_alive => (ending.life, Some(ending.clone())),
@@ -182,7 +210,11 @@ impl Program {
         let intended = ending.as_ref().map_or(Next::Judge, |e| e.next);
         let next = if intended == Next::Judge {
             let code = status.code();
-            self.judge(at, End { reason, code, ran }, out)
+            let next = self.judge(at, End { reason, code, ran }, out);
+            if !life.ready && next != Next::Complete {
+                self.count_failed_start();
+            }
+            next
         } else {
             self.record.add_run(ran);
             intended
@@ -192,6 +224,20 @@ impl Program {
             self.outlived_by_family(at, life, ending, next, out);
         } else {
             self.settle(at, next, Some((run, asked_at)), out);
+        }
+    }
+
+    /// The news of an end may come before the tick that was due: what had lived long enough by then
+    /// was up.
+    fn notice_that_it_stayed_up(&mut self, at: Moment, run: Run, out: &mut Outbox) {
+        if let Phase::Starting {
+            life,
+            until: Until::Ready(due),
+        } = self.phase
+            && life.run == run
+            && due <= at.now
+        {
+            self.become_ready(at, life, out);
         }
     }
 
@@ -242,6 +288,13 @@ impl Program {
             return;
         }
         match &mut self.phase {
+            Phase::Starting {
+                life,
+                until: Until::Ready(_),
+            } => {
+                let life = *life;
+                self.become_ready(at, life, out);
+            }
             Phase::Starting { life, .. } => {
                 let life = *life;
                 self.tell(

@@ -26,6 +26,7 @@ impl Program {
 
     pub(super) fn start(&mut self, out: &mut Outbox) {
         self.record.clear();
+        self.failed_starts = 0;
         match &mut self.phase {
             Phase::Stopped
             | Phase::Waiting { .. }
@@ -55,6 +56,7 @@ impl Program {
 
     pub(super) fn wait_for(&mut self, dependency: Id, out: &mut Outbox) {
         self.record.clear();
+        self.failed_starts = 0;
         match &mut self.phase {
             Phase::Stopped | Phase::Failed { .. } | Phase::Completed => {
                 self.phase = Phase::Waiting { dependency };
@@ -100,6 +102,7 @@ impl Program {
     }
 
     pub(super) fn restart(&mut self, at: Moment, cause: Cause, out: &mut Outbox) {
+        self.failed_starts = 0;
         // What is being spawned is as fresh as a restart would be, and keeps its record.
         if !matches!(self.phase, Phase::Spawning { .. }) {
             self.record.clear();
