@@ -24,6 +24,8 @@ fn observer() -> Observer {
         directory: "/".to_owned(),
         config_file: None,
         metrics_address: None,
+        service: false,
+        unit: None,
         since: Instant::now(),
         started_at: SystemTime::now(),
     };

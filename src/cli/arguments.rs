@@ -47,17 +47,9 @@ pub(super) enum Word {
     /// Supervise in the background, or start programs of a running daemon
     Start(Start),
     /// Stop the daemon and all its programs, or only the programs named
-    Stop {
-        /// Programs, or replicas such as web/1
-        #[arg(value_name = "NAME")]
-        names: Vec<String>,
-    },
+    Stop(Named),
     /// Stop and start again the daemon, or only the programs named
-    Restart {
-        /// Programs, or replicas such as web/1
-        #[arg(value_name = "NAME")]
-        names: Vec<String>,
-    },
+    Restart(Named),
     /// Show how every program is, why, and what happens next
     Status {
         /// Programs, or replicas such as web/1
@@ -130,7 +122,20 @@ pub(super) struct Run {
 }
 
 #[derive(Args, Debug)]
+pub(super) struct Named {
+    /// Programs, or replicas such as web/1
+    #[arg(value_name = "NAME")]
+    pub(super) names: Vec<String>,
+    /// Also a daemon that is the service of a service manager
+    #[arg(long, conflicts_with = "names")]
+    pub(super) force: bool,
+}
+
+#[derive(Args, Debug)]
 pub(super) struct Start {
+    /// Also where the daemon has been the service of a service manager
+    #[arg(long, conflicts_with = "names")]
+    pub(super) force: bool,
     /// Programs of the running daemon, or replicas such as web/1
     #[arg(value_name = "NAME", conflicts_with_all = ["Flags", "command"])]
     pub(super) names: Vec<String>,

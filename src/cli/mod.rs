@@ -7,6 +7,7 @@ mod check;
 mod completions;
 mod config;
 mod crashes;
+mod guard;
 mod healthcheck;
 mod import;
 mod logs;
@@ -96,8 +97,8 @@ fn interpret(arguments: Arguments) -> Invocation {
         }),
         Word::ApiServer(server) => Invocation::ApiServer(server),
         word @ (Word::Start(_)
-        | Word::Stop { .. }
-        | Word::Restart { .. }
+        | Word::Stop(_)
+        | Word::Restart(_)
         | Word::Status { .. }
         | Word::Reload { .. }
         | Word::Logs(_)
@@ -137,13 +138,19 @@ async fn dispatch(other: Other, machine: &Machine, output: &mut Output) -> Resul
         Word::Run(_) | Word::ApiServer(_) => Ok(USAGE),
         Word::Start(start) if start.names.is_empty() => {
             let sources = SourcesArgs::new(&globals, start.flags, start.command);
-            start::execute(&sources, output).await
+            start::execute(&sources, start.force, machine, output).await
         }
         Word::Start(start) => order::execute(Verb::Start, &start.names, &plain, output).await,
-        Word::Stop { names } if names.is_empty() => stop::execute(&plain, machine, output).await,
-        Word::Stop { names } => order::execute(Verb::Stop, &names, &plain, output).await,
-        Word::Restart { names } if names.is_empty() => restart::execute(&plain, output).await,
-        Word::Restart { names } => order::execute(Verb::Restart, &names, &plain, output).await,
+        Word::Stop(stop) if stop.names.is_empty() => {
+            stop::execute(&plain, stop.force, machine, output).await
+        }
+        Word::Stop(stop) => order::execute(Verb::Stop, &stop.names, &plain, output).await,
+        Word::Restart(restart) if restart.names.is_empty() => {
+            restart::execute(&plain, restart.force, machine, output).await
+        }
+        Word::Restart(restart) => {
+            order::execute(Verb::Restart, &restart.names, &plain, output).await
+        }
         Word::Status { names, watch } => {
             let asked = status::Asked { names, watch };
             status::execute(&asked, &plain, machine, output).await

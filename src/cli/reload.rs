@@ -2,7 +2,7 @@
 
 use super::arguments::SourcesArgs;
 use super::output::Output;
-use super::{Complaint, DONE, USAGE, place};
+use super::{Complaint, DONE, USAGE, guard, place};
 use crate::control::api::Reloaded;
 use crate::control::client::ClientError;
 use crate::text;
@@ -25,6 +25,11 @@ pub(super) async fn execute(
         output.json(&reloaded)?;
     } else {
         output.text(&render(&reloaded))?;
+        if !reloaded.needs_daemon_restart.is_empty() {
+            let keys = reloaded.needs_daemon_restart.join(", ");
+            let how = guard::command("restart", &client.status().await?.daemon);
+            output.line(&format!("takes effect only after {how}: {keys}"))?;
+        }
     }
     Ok(DONE)
 }
@@ -44,12 +49,6 @@ fn render(reloaded: &Reloaded) -> String {
         lines.push_str(&format!(
             "unchanged: {}\n",
             text::count(reloaded.unchanged, "program")
-        ));
-    }
-    if !reloaded.needs_daemon_restart.is_empty() {
-        let keys = reloaded.needs_daemon_restart.join(", ");
-        lines.push_str(&format!(
-            "takes effect only after `eternal restart`: {keys}\n"
         ));
     }
     lines

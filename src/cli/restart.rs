@@ -3,21 +3,28 @@
 use std::path::{Path, PathBuf};
 
 use super::arguments::SourcesArgs;
+use super::machine::Machine;
 use super::output::Output;
-use super::{Complaint, Invocation, parse_from, place, start, stop};
+use super::{Complaint, Invocation, guard, parse_from, place, start, stop};
 use crate::control::api::Status;
 
 /// Stops the daemon and starts it in the background as it was started; starts one where none runs.
-pub(super) async fn execute(sources: &SourcesArgs, output: &mut Output) -> Result<u8, Complaint> {
+pub(super) async fn execute(
+    sources: &SourcesArgs,
+    force: bool,
+    machine: &Machine,
+    output: &mut Output,
+) -> Result<u8, Complaint> {
     let place = place::find(sources, output)?;
     let status = match place.client.status().await {
         Ok(status) => status,
         Err(error) if error.is_no_daemon() => {
             output.complain("no daemon was running: starting one");
-            return start::execute(sources, output).await;
+            return start::execute(sources, force, machine, output).await;
         }
         Err(error) => return Err(error.into()),
     };
+    guard::permit("restart", &status.daemon, force)?;
     let again = as_started(&status)?;
     let directory = Path::new(&status.daemon.directory);
     // A daemon that would not come up again is better left alone.

@@ -6,15 +6,21 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use super::arguments::SourcesArgs;
+use super::machine::Machine;
 use super::output::Output;
-use super::{Complaint, DONE, FAILED, place};
+use super::{Complaint, DONE, FAILED, guard, place};
 use crate::control::api::Progress;
 use crate::control::client::Client;
 
 /// Starts a daemon unless one runs; returns when every program is up, or has failed to come up.
-pub(super) async fn execute(sources: &SourcesArgs, output: &mut Output) -> Result<u8, Complaint> {
+pub(super) async fn execute(
+    sources: &SourcesArgs,
+    force: bool,
+    machine: &Machine,
+    output: &mut Output,
+) -> Result<u8, Complaint> {
     let loaded = place::load(sources)?;
-    let client = Client::new(loaded.config.daemon.socket);
+    let client = Client::new(loaded.config.daemon.socket.clone());
     match client.status().await {
         Ok(status) if status.daemon.stopping => {
             let pid = status.daemon.pid;
@@ -33,7 +39,11 @@ pub(super) async fn execute(sources: &SourcesArgs, output: &mut Output) -> Resul
                 output,
             );
         }
-        Err(error) if error.is_no_daemon() => {}
+        Err(error) if error.is_no_daemon() => {
+            if let Some(last) = (machine.last)(&loaded.config) {
+                guard::permit("start", &last.status.daemon, force)?;
+            }
+        }
         Err(error) => return Err(error.into()),
     }
     let directory = std::env::current_dir().map_err(|error| {

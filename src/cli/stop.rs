@@ -4,7 +4,7 @@ use super::arguments::SourcesArgs;
 use super::machine::{Holder, Machine};
 use super::output::Output;
 use super::process::Life;
-use super::{Complaint, DONE, place};
+use super::{Complaint, DONE, guard, place};
 use crate::control::api::{Done, Status};
 use crate::control::client::{Client, ClientError};
 use crate::text;
@@ -12,6 +12,7 @@ use crate::text;
 /// Stops the daemon; returns when its process is gone.
 pub(super) async fn execute(
     sources: &SourcesArgs,
+    force: bool,
     machine: &Machine,
     output: &mut Output,
 ) -> Result<u8, Complaint> {
@@ -28,6 +29,7 @@ pub(super) async fn execute(
             | None => error.into(),
         }
     })?;
+    guard::permit("stop", &status.daemon, force)?;
     stop(&place.client, &status, output).await?;
     let message = format!("stopped (pid {} is gone)", status.daemon.pid);
     if output.is_json() {

@@ -29,7 +29,8 @@ pub(super) fn execute(
     let (loaded, executable) = load(sources)?;
     let needs = Needs::of(&loaded.config, &executable, wanted)?;
     let unit = text::unit(&needs);
-    let warnings: Vec<String> = loaded.warnings.into_iter().chain(needs.warnings).collect();
+    let mut warnings: Vec<String> = loaded.warnings.into_iter().chain(needs.warnings).collect();
+    warnings.extend(needs.user.as_deref().and_then(absent));
     if output.is_json() {
         output.json(&Printed { unit, warnings })?;
         return Ok(DONE);
@@ -39,6 +40,16 @@ pub(super) fn execute(
     }
     output.text(&unit)?;
     Ok(DONE)
+}
+
+/// Says what a service of a user that is not there comes to.
+fn absent(user: &str) -> Option<String> {
+    match nix::unistd::User::from_name(user) {
+        Ok(None) => Some(format!(
+            "there is no user {user} here: the service would fail with 217/USER until              `useradd --system {user}` or systemd-sysusers makes it, or --run-as names another"
+        )),
+        Ok(Some(_)) | Err(_) => None,
+    }
 }
 
 /// Loads the file alone: a service has neither the variables nor the options of this command.

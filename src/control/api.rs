@@ -37,6 +37,12 @@ pub struct DaemonStatus {
     pub arguments: Vec<String>,
     /// The directory it was started in.
     pub directory: String,
+    /// A service manager started it and is told how it is (sd_notify).
+    #[serde(default)]
+    pub service: bool,
+    /// What `systemctl` calls that service: `eternal.service`, `--user eternal.service`.
+    #[serde(default)]
+    pub unit: Option<String>,
 }
 
 /// What a daemon leaves in its `state_dir` as `last.json`, for questions that are asked when it is gone.

@@ -23,6 +23,7 @@ use crate::os::children::{Children, News, Stdio};
 use crate::os::journal::Journal;
 use crate::os::logs::{LogError, Logs, OpenLog, Stream};
 use crate::os::notify::{Notification, Systemd};
+use crate::os::session::Foreground;
 use crate::os::signals::Signal;
 use crate::supervision::{
     Action, Ailment, Event, FailureKind, Fleet, Id, Input, Moment, Outbox, Request, Run,
@@ -61,6 +62,8 @@ pub(super) struct Core {
     pub ends: Ends,
     pub crashes: CrashRecords,
     pub systemd: Systemd,
+    /// The terminal we were started on, until it is gone.
+    pub foreground: Option<Foreground>,
     /// What systemd was last told about how things are.
     pub status_line: String,
     pub config: config::Config,
@@ -200,12 +203,25 @@ impl Core {
                     self.stop_everything(signal.name());
                 }
             }
-            Signal::Hangup => self.reload(true, None),
+            Signal::Hangup => self.hung_up(),
             Signal::ReopenLogs => {
                 self.logs.reopen();
                 self.observer.tell(&DaemonEvent::LogsReopened);
             }
             Signal::Statistics => self.observer.tell(&DaemonEvent::Statistics),
+        }
+    }
+
+    /// The signal asks for a reload, unless it is the news that the terminal is gone: that ends a
+    /// daemon in the foreground, as it would end any program, and is nothing to one that was told to
+    /// outlive it.
+    fn hung_up(&mut self) {
+        match self.foreground.take_if(|foreground| foreground.is_gone()) {
+            None => self.reload(true, None),
+            Some(gone) if gone.matters() && !self.fleet.is_shutting_down() => {
+                self.stop_everything("its terminal is gone");
+            }
+            Some(_) => {}
         }
     }
 

@@ -45,6 +45,7 @@ use crate::os::journal::Journal;
 use crate::os::logs::Logs;
 use crate::os::notify::Systemd;
 use crate::os::pid_file::{Found, PidFile, PidFileError};
+use crate::os::session::Foreground;
 use crate::os::signals::{Signal, Signals};
 use crate::os::{self, session};
 use crate::supervision::{Fleet, Outbox, Outcome, Request};
@@ -110,6 +111,7 @@ fn prepare_and_run(mut start: Start) -> Result<u8, Refusal> {
         .enable_all()
         .build()
         .map_err(|error| refuse(1, "start the event loop", &error))?;
+    let foreground = Foreground::find();
     // Before anything that takes time: without handlers PID 1 ignores these signals.
     let signals = {
         let _inside = runtime.enter();
@@ -140,6 +142,7 @@ fn prepare_and_run(mut start: Start) -> Result<u8, Refusal> {
     }
     let socket = config.daemon.socket.clone();
     let open = Open {
+        foreground,
         signals,
         listener,
         protection,
@@ -163,6 +166,7 @@ fn prepare_and_run(mut start: Start) -> Result<u8, Refusal> {
 
 /// What was opened before anything was started.
 struct Open {
+    foreground: Option<Foreground>,
     signals: Signals,
     listener: Option<observe::Listener>,
     protection: observe::Protection,
@@ -186,7 +190,7 @@ async fn supervise(start: Start, open: Open, tracing: Option<&Tracing>) -> Resul
         children.endings(),
         children.cgroups().accounts(),
     );
-    let mut observer = observe(&start, sampler, scraping)?;
+    let mut observer = observe(&start, sampler, (scraping, systemd.is_there()))?;
     if let Some(tracing) = tracing {
         tracing.count_losses(observer.metrics());
         observer.trace(tracing.spans());
@@ -255,6 +259,7 @@ async fn supervise(start: Start, open: Open, tracing: Option<&Tracing>) -> Resul
         watchdog_due: systemd.watchdog_interval().map(|within| now + within),
         statistics_due: config.daemon.stats_interval.map(|every| now + every),
         systemd,
+        foreground: open.foreground,
         status_line: String::new(),
         inherited: environment::Inherited::from_env(),
         config,
@@ -284,7 +289,11 @@ async fn supervise(start: Start, open: Open, tracing: Option<&Tracing>) -> Resul
     Ok(code)
 }
 
-fn observe(start: &Start, usage: Sampler, scraping: bool) -> Result<Observer, Refusal> {
+fn observe(
+    start: &Start,
+    usage: Sampler,
+    (scraping, service): (bool, bool),
+) -> Result<Observer, Refusal> {
     let config = &start.loaded.config;
     let identity = Identity {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -301,6 +310,8 @@ fn observe(start: &Start, usage: Sampler, scraping: bool) -> Result<Observer, Re
             .as_ref()
             .filter(|_| scraping)
             .map(outside::address),
+        service,
+        unit: service.then(session::service_unit).flatten(),
         since: Instant::now(),
         started_at: SystemTime::now(),
     };

@@ -98,6 +98,8 @@ fn example() -> Result<Observer, metrics_exporter_prometheus::BuildError> {
         directory: String::new(),
         config_file: None,
         metrics_address: None,
+        service: false,
+        unit: None,
         since: Instant::now(),
         started_at: SystemTime::now(),
     };

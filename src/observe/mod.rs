@@ -132,6 +132,10 @@ pub struct Identity {
     pub config_file: Option<String>,
     /// Where `/metrics` is served.
     pub metrics_address: Option<String>,
+    /// A service manager started it.
+    pub service: bool,
+    /// What `systemctl` calls that service.
+    pub unit: Option<String>,
     /// When the daemon started, for uptimes.
     pub since: Instant,
     /// When the daemon started, for people.

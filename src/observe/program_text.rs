@@ -251,6 +251,8 @@ mod tests {
             directory: String::new(),
             config_file: None,
             metrics_address: None,
+            service: false,
+            unit: None,
             since: Instant::now(),
             started_at: SystemTime::now(),
         };

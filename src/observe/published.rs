@@ -202,6 +202,8 @@ impl Published {
                 metrics_address: identity.metrics_address.clone(),
                 arguments: identity.arguments.clone(),
                 directory: identity.directory.clone(),
+                service: identity.service,
+                unit: identity.unit.clone(),
             },
             programs: self
                 .programs()

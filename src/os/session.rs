@@ -3,6 +3,7 @@
 use std::fs::OpenOptions;
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::OpenOptionsExt;
 
 use nix::sys::stat::fstat;
 use nix::unistd::{dup2_stderr, dup2_stdout, setsid};
@@ -54,6 +55,75 @@ pub fn terminal_size() -> Option<(usize, usize)> {
     (answer == 0 && size.ws_col > 0).then_some((size.ws_col.into(), rows))
 }
 
+/// The terminal that a daemon in the foreground was started on.
+#[derive(Clone, Copy, Debug)]
+pub struct Foreground {
+    /// Whoever started us wants us to outlive it, as nohup(1) does.
+    independent: bool,
+}
+
+impl Foreground {
+    /// Finds the terminal that controls this process; `None` when none does. To be called before SIGHUP
+    /// is handled: that it is ignored is how nohup(1) says what it wants.
+    #[must_use]
+    pub fn find() -> Option<Self> {
+        /// SIGHUP in the masks of proc_pid_status(5).
+        const SIGHUP: u64 = 1;
+        if !terminal_controls_us() {
+            return None;
+        }
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        Some(Self {
+            independent: ignored.is_some_and(|mask| mask & SIGHUP != 0),
+        })
+    }
+
+    /// Tells whether that terminal is gone: the kernel takes it away from everyone before it sends
+    /// SIGHUP.
+    #[must_use]
+    pub fn is_gone(self) -> bool {
+        !terminal_controls_us()
+    }
+
+    /// Tells whether we are to go with it.
+    #[must_use]
+    pub const fn matters(self) -> bool {
+        !self.independent
+    }
+}
+
+fn terminal_controls_us() -> bool {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(nix::libc::O_NOCTTY | nix::libc::O_NONBLOCK)
+        .open("/dev/tty")
+        .is_ok()
+}
+
+/// Returns what `systemctl` calls the service that we are part of: the name of our cgroup ends with it.
+#[must_use]
+pub fn service_unit() -> Option<String> {
+    let memberships = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    unit_in(&memberships)
+}
+
+fn unit_in(memberships: &str) -> Option<String> {
+    let unit_of = |line: &str| {
+        let path = line.splitn(3, ':').nth(2)?;
+        let unit = path.split('/').rfind(|part| part.ends_with(".service"))?;
+        // The services of a user's own manager are below that manager's.
+        let of_user = path.contains("/user@") && !unit.starts_with("user@");
+        Some(if of_user {
+            format!("--user {unit}")
+        } else {
+            unit.to_owned()
+        })
+    };
+    memberships.lines().find_map(unit_of)
+}
+
 /// Leaves the session and the controlling terminal of whoever started us.
 ///
 /// # Errors
@@ -74,4 +144,34 @@ pub fn let_go_of_output() -> io::Result<()> {
     dup2_stdout(&null)?;
     dup2_stderr(&null)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_is_found_in_the_name_of_the_cgroup() {
+        for (memberships, unit) in [
+            (
+                "0::/system.slice/eternal.service\n",
+                Some("eternal.service"),
+            ),
+            (
+                "0::/system.slice/eternal.service/supervisor\n",
+                Some("eternal.service"),
+            ),
+            (
+                "0::/user.slice/user-1000.slice/user@1000.service/app.slice/web.service\n",
+                Some("--user web.service"),
+            ),
+            (
+                "1:name=systemd:/system.slice/a.service\n0::/\n",
+                Some("a.service"),
+            ),
+            ("0::/\n", None),
+        ] {
+            assert_eq!(unit_in(memberships).as_deref(), unit, "{memberships}");
+        }
+    }
 }

@@ -1,13 +1,11 @@
 //! What programs, files and whoever answers at the socket say reaches a terminal as text alone.
 
-use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 
-use nix::pty::openpty;
-
+use crate::open_terminal;
 use crate::world::{World, eventually};
 
 /// Sets the clipboard, the title; clears the screen by both sets of control characters; returns to the
@@ -17,8 +15,7 @@ const WILD: &str =
 
 /// Runs a command on a terminal of its own and returns everything that the terminal got.
 fn on_a_terminal(mut command: Command) -> String {
-    let pty = openpty(None, None).expect("a terminal");
-    let slave = File::from(pty.slave);
+    let (mut master, slave) = open_terminal();
     let mut child = command
         .env("TERM", "xterm")
         .env_remove("NO_COLOR")
@@ -30,7 +27,6 @@ fn on_a_terminal(mut command: Command) -> String {
     // The command has a copy of the other end, which would keep the terminal open.
     drop(command);
     let mut got = Vec::new();
-    let mut master = File::from(pty.master);
     let mut block = [0; 4096];
     // EIO: nobody has the other end any more.
     while let Ok(length @ 1..) = master.read(&mut block) {

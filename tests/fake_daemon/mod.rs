@@ -287,6 +287,8 @@ fn status(pid: u32) -> Status {
             metrics_address: Some("127.0.0.1:10477".to_owned()),
             arguments: vec!["run".to_owned(), "--detached".to_owned()],
             directory: "/".to_owned(),
+            service: false,
+            unit: None,
         },
         programs: vec![
             program("web", 0, "web/0", "running"),
