@@ -209,7 +209,7 @@ fn env_file(procfile: &Path, places: &Places, notes: &mut Notes) -> Result<Env, 
                 ..at
             };
             let text = "it is not KEY=VALUE: env_file would refuse it at every start, so it is \
-                        not used; mend the line, then add env_file to [defaults]";
+                        not used; correct the line, then add env_file to [defaults]";
             notes.lacks("defaults", &at, text);
             refused = true;
             continue;
