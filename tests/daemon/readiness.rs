@@ -172,7 +172,7 @@ fn who_waits_for_one_that_nobody_starts_says_so_at_once() {
     });
     assert_eq!(world.eternal(&["start", "db"]).code, 0);
     world.pid("web");
-    assert_eq!(world.eternal(&["stop"]).code, 0);
+    assert_eq!(world.eternal(&["stop", "--force"]).code, 0);
 }
 
 #[test]
