@@ -81,13 +81,18 @@ fn socket_of_a_bad_config(sources: &SourcesArgs) -> Option<PathBuf> {
     if let Some(socket) = &sources.flags.socket {
         return Some(directory.join(socket));
     }
-    let file = sources
+    let named = sources
         .config
         .clone()
-        .or_else(|| std::env::var_os(CONFIG_VARIABLE).map(PathBuf::from))
+        .or_else(|| std::env::var_os(CONFIG_VARIABLE).map(PathBuf::from));
+    let is_named = named.is_some();
+    let file = named
         .or_else(|| Some(PathBuf::from("eternal.toml")).filter(|path| path.exists()))
         .unwrap_or_else(|| PathBuf::from("/etc/eternal/eternal.toml"));
     let file = directory.join(file);
+    if !is_named && config::stranger(&file).is_some() {
+        return None;
+    }
     let base = file.parent().unwrap_or(Path::new("/"));
     if let Some(socket) = std::env::var_os("ETERNAL__DAEMON__SOCKET") {
         return Some(base.join(socket));

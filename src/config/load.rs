@@ -12,6 +12,7 @@ use super::model::{Config, Program};
 use super::node::{Kind, Node, Place, quote};
 use super::origins::Origins;
 use super::problem::{Problem, Problems, Text};
+use super::trust::stranger;
 use super::valid;
 use super::values::absolute;
 use crate::supervision::RestartMode;
@@ -40,7 +41,8 @@ pub enum FileChoice {
     Explicit(PathBuf),
     /// This text, as if it were the file at this path, which need not be there.
     Text(PathBuf, String),
-    /// `./eternal.toml`, else `/etc/eternal/eternal.toml`, else none.
+    /// `./eternal.toml`, else `/etc/eternal/eternal.toml`, else none. Root reads only one that nobody
+    /// else can change.
     Search,
     /// None.
     None,
@@ -184,7 +186,11 @@ fn mode(sources: &Sources, warnings: &mut Vec<String>) -> Result<Mode, Problems>
                 .unwrap_or_else(|| name_of(command.first().map_or("", String::as_str)));
             Ok(Mode::Command(command.clone(), name))
         }
-        (None, Some(path)) => file::read(&path).map(Mode::File),
+        (None, Some(path)) => {
+            let named = matches!(sources.file, FileChoice::Explicit(_));
+            warnings.extend(judge(&path, named)?);
+            file::read(&path).map(Mode::File)
+        }
         (None, None) => {
             let command = vec![
                 sources.own_executable.to_string_lossy().into_owned(),
@@ -199,6 +205,22 @@ fn mode(sources: &Sources, warnings: &mut Vec<String>) -> Result<Mode, Problems>
                     .unwrap_or_else(|| "api".to_owned()),
             ))
         }
+    }
+}
+
+/// Refuses root a file that somebody else can change, found where root happens to be. One that is
+/// named on purpose is worth a warning.
+fn judge(file: &Path, named: bool) -> Result<Option<String>, Problems> {
+    let shown = file.display();
+    match stranger(file) {
+        None => Ok(None),
+        Some(who) if named => Ok(Some(format!(
+            "{who}: whoever can change {shown} decides what runs as root"
+        ))),
+        Some(who) => Err(Problems::one(
+            format!("{shown} is not read, since root would run what it says: {who}"),
+            Some(format!("if that is meant, name it: --config {shown}")),
+        )),
     }
 }
 

@@ -27,6 +27,7 @@ mod problem;
 mod schema;
 mod signals;
 mod text;
+mod trust;
 mod valid;
 mod values;
 
@@ -47,3 +48,4 @@ pub use problem::{Detail, Problems};
 pub use schema::{Key, Section, reference};
 pub use signals::{signal_name, signal_number};
 pub use text::{length, size};
+pub use trust::stranger;

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::marker::PhantomData;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -281,6 +282,39 @@ impl Client {
     }
 
     async fn connect(&self) -> Result<UnixStream, ClientError> {
+        let stream = self.reach().await?;
+        let forbidden = |reason| ClientError::Forbidden {
+            socket: self.socket.clone(),
+            reason,
+        };
+        let peer = stream
+            .peer_cred()
+            .map_err(|error| forbidden(error.to_string()))?;
+        if self.is_trusted(peer.uid()) {
+            return Ok(stream);
+        }
+        let reason = format!(
+            "user {} answers there, who is neither root nor you",
+            peer.uid()
+        );
+        Err(forbidden(reason))
+    }
+
+    /// Anybody may have put a socket there. Root also asks daemons of others, where the directory of
+    /// the socket is theirs.
+    fn is_trusted(&self, peer: u32) -> bool {
+        let we = nix::unistd::geteuid();
+        let directory = || {
+            self.socket
+                .parent()
+                .and_then(|parent| parent.metadata().ok())
+        };
+        peer == 0
+            || peer == we.as_raw()
+            || (we.is_root() && directory().is_some_and(|directory| directory.uid() == peer))
+    }
+
+    async fn reach(&self) -> Result<UnixStream, ClientError> {
         UnixStream::connect(&self.socket).await.map_err(|source| {
             let (socket, kind) = (self.socket.clone(), source.kind());
             if matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) {

@@ -33,7 +33,7 @@ fn as_nobody(world: &World, words: &[&str]) -> std::process::Command {
 
 /// Lends the world to everybody.
 fn open(world: &World) {
-    fs::set_permissions(world.path(""), fs::Permissions::from_mode(0o777)).expect("a mode");
+    fs::set_permissions(world.path(""), fs::Permissions::from_mode(0o1777)).expect("a mode");
 }
 
 /// Whether nobody may execute the binary under test at all.

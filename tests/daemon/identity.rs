@@ -142,7 +142,7 @@ fn is_root() -> bool {
 /// A world that every user may write to.
 fn open_world(config: &str) -> World {
     let world = World::new(config);
-    let everybody = fs::Permissions::from_mode(0o777);
+    let everybody = fs::Permissions::from_mode(0o1777);
     fs::set_permissions(world.path(""), everybody).expect("a mode");
     world
 }

@@ -15,5 +15,6 @@ mod policy;
 mod readiness;
 mod signals;
 mod survivors;
+mod trust;
 mod verbs;
 mod world;
