@@ -366,7 +366,7 @@ fn a_program_with_a_user_finds_that_users_world_and_nothing_of_the_starters() {
     let world = open_world(&format!(
         "[programs.switched]\n{command}\nuser = 'games'\n\
          ready = 'exec:sh probe'\nhealth_check = 'exec:sh probe'\n\
-         [programs.says]\n{command}\nuser = 'games'\nenv_file = 'says.env'\n\
+         [programs.says]\n{command}\nuser = 'games'\nenv_file = 'extra.env'\n\
          environment = {{ HOME = '/srv/says', XDG_RUNTIME_DIR = '/run/says' }}\n\
          [programs.asks]\n{command}\nuser = 'games'\n\
          pass_environment = ['DATABASE_URL', 'AWS_*', 'HOME', 'OTEL_*', 'NOT_THERE']\n\
@@ -375,7 +375,7 @@ fn a_program_with_a_user_finds_that_users_world_and_nothing_of_the_starters() {
          [programs.plain]\n{command}\n"
     ));
     world.write("probe", &probe);
-    world.write("says.env", "SHELL=/bin/sh\nMAIL=/var/mail/says\n");
+    world.write("extra.env", "SHELL=/bin/sh\nMAIL=/var/mail/says\n");
     let mut command = world.command(World::binary());
     command
         .arg("run")
