@@ -12,6 +12,8 @@ use eternal::supervision::{
 
 const SEEDS: u64 = 4_000;
 const STEPS: usize = 250;
+/// When a start without an answer is told to hang.
+const HANGS_AFTER: Duration = Duration::from_secs(1);
 /// The machine's own bound between SIGKILL and its alarm, and a margin.
 const UNKILLABLE_AFTER: Duration = Duration::from_millis(5_001);
 
@@ -40,6 +42,19 @@ struct Process {
     was_ready: bool,
 }
 
+/// What the world knows of a start that is under way.
+#[derive(Clone, Copy, Debug)]
+struct Birth {
+    run: Run,
+    since: Instant,
+    /// When it is known what became of it; `None`: never, unless it is killed.
+    answer_at: Option<Instant>,
+    /// Not even then.
+    unkillable: bool,
+    hangs: bool,
+    killed: bool,
+}
+
 /// An end that waits for its verdict.
 #[derive(Debug)]
 struct Unjudged {
@@ -64,7 +79,7 @@ struct Book {
     wanted: bool,
     removed: bool,
     living: Option<Run>,
-    spawning: Option<(Run, Instant)>,
+    spawning: Option<Birth>,
     seen: BTreeSet<Run>,
     /// The earliest moment an automatic restart may come; `None`: an order allows it at once.
     not_before: Option<Instant>,
@@ -251,7 +266,12 @@ impl World {
         match &request {
             Request::Start(id) if !self.shutting_down => self.allow(*id, true),
             // What is being spawned keeps its record.
-            Request::Restart(id, _) if !self.shutting_down && self.books[id].spawning.is_some() => {
+            Request::Restart(id, _)
+                if !self.shutting_down
+                    && self.books[id]
+                        .spawning
+                        .is_some_and(|birth| !birth.hangs && !birth.killed) =>
+            {
                 self.books.entry(*id).and_modify(|b| b.wanted |= !b.removed);
             }
             Request::Restart(id, _) if !self.shutting_down => self.allow(*id, true),
@@ -366,6 +386,7 @@ impl World {
                     p.dies_at = Some((self.now + millis(self.rng.u64(0..50)), status));
                 }
             }
+            Action::Kill(run) if self.is_being_born(run) => self.kill_birth(id),
             Action::Kill(run) => {
                 let p = self
                     .processes
@@ -411,24 +432,54 @@ impl World {
                 earliest - now
             );
         }
-        book.spawning = Some((
+        let calm = self.calm;
+        let rng = &mut self.rng;
+        let answer_at = match rng.u8(..) {
+            _ if calm => Some(0),
+            0..190 => Some(0),
+            190..220 => Some(rng.u64(0..20)),
+            220..250 => Some(rng.u64(500..8_000)),
+            _ => None,
+        };
+        book.spawning = Some(Birth {
             run,
-            now + millis(if self.rng.u8(..) < 200 {
-                0
-            } else {
-                self.rng.u64(0..20)
-            }),
-        ));
+            since: now,
+            answer_at: answer_at.map(|after| now + millis(after)),
+            unkillable: !calm && rng.u8(..) < 20,
+            hangs: false,
+            killed: false,
+        });
+    }
+
+    fn is_being_born(&self, run: Run) -> bool {
+        let book = &self.books[&run.id()];
+        book.spawning.is_some_and(|birth| birth.run == run)
+    }
+
+    /// What is killed on its way answers soon; it may have come through just before.
+    fn kill_birth(&mut self, id: Id) {
+        let answer = self.now + millis(self.rng.u64(0..5));
+        let book = self.books.get_mut(&id).expect("known");
+        let birth = book.spawning.as_mut().expect("it is being born");
+        assert!(!birth.killed, "killed once");
+        birth.killed = true;
+        if !birth.unkillable {
+            birth.answer_at = Some(answer);
+        }
     }
 
     fn answer_spawn(&mut self, id: Id, run: Run) {
-        let fails = !self.calm && self.rng.u8(..) < 30;
+        let killed = self.books[&id].spawning.is_some_and(|birth| birth.killed);
+        let fails = match killed {
+            true => self.rng.u8(..) < 200,
+            false => !self.calm && self.rng.u8(..) < 30,
+        };
         let now = self.now;
         let rng = &mut self.rng;
         let book = self.books.get_mut(&id).expect("known");
         book.spawning = None;
         if fails {
-            let transient = rng.bool();
+            let transient = !killed && rng.bool();
             let kind = if transient {
                 FailureKind::Limits
             } else {
@@ -450,14 +501,17 @@ impl World {
             book.down_by = Some(now + book.policy.stop_timeout);
         }
         let calm = self.calm;
-        let at_work = calm && book.policy.ready == Readiness::Exit;
-        let lives = if calm {
+        let at_work = calm && !killed && book.policy.ready == Readiness::Exit;
+        let lives = if killed {
+            Some(Duration::ZERO)
+        } else if calm {
             at_work.then(|| millis(5))
         } else {
             (rng.u8(..) < 200)
                 .then(|| millis(*rng.choice(&[0, 5, 500, 20_000, 100_000]).expect("some")))
         };
         let status = match rng.u8(0..7) {
+            _ if killed => signaled(9),
             _ if at_work => WaitStatus::Exited { code: 0 },
             0 => WaitStatus::Exited { code: 0 },
             1 => WaitStatus::Exited { code: 78 },
@@ -485,7 +539,7 @@ impl World {
             asked_at: None,
             kill_sent: false,
             timed_out: false,
-            unkillable: !calm && rng.u8(..) < 4,
+            unkillable: !calm && !killed && rng.u8(..) < 4,
             ailment: None,
             was_ready: false,
         };
@@ -640,10 +694,21 @@ impl World {
                     "the grace period is granted"
                 );
             }
-            Event::Unkillable { run, .. } => assert!(
-                self.processes[&run].unkillable,
-                "only what does not die is unkillable"
-            ),
+            Event::StartHangs { run } => {
+                let birth = book.spawning.as_mut().filter(|birth| birth.run == run);
+                let birth = birth.expect("what hangs is being born");
+                assert!(!birth.hangs, "told once");
+                assert_eq!(now - birth.since, HANGS_AFTER, "told in time");
+                birth.hangs = true;
+            }
+            Event::Unkillable { run, .. } => {
+                let birth = book.spawning.filter(|birth| birth.run == run);
+                let stays = birth.map_or_else(
+                    || self.processes[&run].unkillable,
+                    |birth| birth.unkillable && birth.killed,
+                );
+                assert!(stays, "only what does not die is unkillable");
+            }
             Event::Stopped { .. } => {
                 assert!(book.living.is_none(), "stopped means gone");
                 book.is_completed = false;
@@ -723,7 +788,7 @@ impl World {
             let alive = after
                 .living
                 .is_some_and(|run| !self.processes[&run].unkillable)
-                || after.spawning.is_some();
+                || after.spawning.is_some_and(|birth| !birth.killed);
             assert!(
                 !alive,
                 "{id:?} stopped before {other:?}, which comes after it"
@@ -762,6 +827,15 @@ impl World {
             if let Some(dependency) = view.waits_for {
                 self.assert_worth_waiting_for(book, dependency);
             }
+            if let Some(birth) = book.spawning.filter(|birth| !birth.killed) {
+                let limit = book.policy.start_timeout.max(HANGS_AFTER);
+                assert!(self.now <= birth.since + limit, "a start has a bound");
+                let hangs = self.now > birth.since + HANGS_AFTER;
+                assert!(
+                    !hangs || (book.wanted && !self.shutting_down),
+                    "a start that hangs and that nobody wants is ended"
+                );
+            }
             if let (Some(by), Some(run)) = (book.down_by, book.living) {
                 let p = &self.processes[&run];
                 assert!(
@@ -793,10 +867,7 @@ impl World {
 
     /// The next thing that happens by itself: a spawn answered, a death, a readiness, a deadline.
     fn next_moment(&self) -> Option<Instant> {
-        let spawns = self
-            .books
-            .values()
-            .filter_map(|b| b.spawning.map(|(_, at)| at));
+        let spawns = self.books.values().filter_map(|b| b.spawning?.answer_at);
         let deaths = self
             .processes
             .values()
@@ -823,8 +894,8 @@ impl World {
         let now = self.now;
         if let Some((id, run)) = self.books.iter().find_map(|(id, b)| {
             b.spawning
-                .filter(|(_, at)| *at <= now)
-                .map(|(run, _)| (*id, run))
+                .filter(|birth| birth.answer_at.is_some_and(|at| at <= now))
+                .map(|birth| (*id, birth.run))
         }) {
             self.answer_spawn(id, run);
         } else if let Some((run, status)) = self.processes.iter().find_map(|(run, p)| {
@@ -1025,7 +1096,8 @@ impl World {
             });
             let stuck = book
                 .living
-                .is_some_and(|run| self.processes[&run].unkillable);
+                .is_some_and(|run| self.processes[&run].unkillable)
+                || book.spawning.is_some_and(|birth| birth.unkillable);
             if book.wanted && !book.over && !book.was_over && !book.rolling && !waits && !stuck {
                 let at_work = book
                     .living

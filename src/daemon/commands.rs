@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::Arc;
 
-use crate::os::children::{Children, Launch, Stdio};
+use crate::os::children::{Children, Prepared, Stdio};
 use crate::supervision::{FailureKind, Id, Run, SpawnFailure};
 
 /// Slots of such commands are told from those of programs by this bit.
@@ -31,7 +32,7 @@ impl Commands {
         id.0 & COMMAND != 0
     }
 
-    /// Starts a command for a run of a program, and returns the run of the command.
+    /// Begins a command like this one for a run of a program, and returns the run of the command.
     ///
     /// # Errors
     ///
@@ -39,7 +40,7 @@ impl Commands {
     pub fn start(
         &mut self,
         (purpose, of): (Purpose, Run),
-        launch: &Launch,
+        like: &Prepared,
         children: &mut Children,
     ) -> Result<Run, SpawnFailure> {
         self.count = self.count.wrapping_add(1);
@@ -49,12 +50,14 @@ impl Commands {
             transient: true,
             message: format!("cannot open /dev/null: {error}"),
         })?;
-        children.spawn(command.id(), command, launch, silence)?;
+        let mark = children.mark(command.id(), command);
+        let prepared = like.sibling(like.launch().clone(), &mark)?;
+        children.begin((command.id(), command), Arc::new(prepared), silence)?;
         self.under_way.insert(command, (purpose, of));
         Ok(command)
     }
 
-    /// Takes the end of a command: what it was for, and for which run.
+    /// Takes the end of a command, or that it could not be started: what it was for, and for which run.
     pub fn ended(&mut self, command: Run) -> Option<(Purpose, Run)> {
         self.under_way.remove(&command)
     }

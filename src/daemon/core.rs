@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use super::births::Births;
 use super::commands::{Commands, Purpose};
 use super::crash_records::CrashRecords;
 use super::environment::Inherited;
@@ -19,15 +20,14 @@ use super::voices::Voices;
 use super::watchdog::Watchdogs;
 use crate::config::{self, Check, Ready};
 use crate::observe::{App, DaemonEvent, Observer, StreamCounts, Turns};
-use crate::os::children::{Children, News, Stdio};
+use crate::os::children::{Children, News};
 use crate::os::journal::Journal;
 use crate::os::logs::{LogError, Logs, OpenLog, Stream};
 use crate::os::notify::{Notification, Systemd};
 use crate::os::session::Foreground;
 use crate::os::signals::Signal;
 use crate::supervision::{
-    Action, Ailment, Event, FailureKind, Fleet, Id, Input, Moment, Outbox, Request, Run,
-    SpawnFailure, WaitStatus,
+    Action, Ailment, Event, Fleet, Id, Input, Moment, Outbox, Request, Run, WaitStatus,
 };
 
 /// An event on its way to the observer, and when it happened.
@@ -55,6 +55,7 @@ pub(super) struct Core {
     pub health: Health,
     pub watchdogs: Watchdogs,
     pub voices: Voices,
+    pub births: Births,
     pub commands: Commands,
     pub orders: Orders,
     pub reloads: Reloads,
@@ -141,6 +142,8 @@ impl Core {
 
     pub fn news(&mut self, news: News) {
         match news {
+            News::Spawned { id, run, pid } => self.spawned(id, run, pid),
+            News::SpawnFailed { id, run, failure } => self.not_spawned(id, run, failure),
             News::Exited {
                 id, run, status, ..
             } if Commands::is_command(id) => self.command_ended(run, status),
@@ -173,6 +176,7 @@ impl Core {
     /// output and a new life is noted after the old one.
     pub fn file(&mut self, news: News) {
         match news {
+            News::Spawned { .. } | News::SpawnFailed { .. } => {}
             News::Exited { id, .. } | News::FamilyGone { id, .. } if Commands::is_command(id) => {}
             News::Exited {
                 id, run, family, ..
@@ -180,6 +184,7 @@ impl Core {
                 self.crashes.ended(id, self.logs.ended(id, run));
                 self.forget_readiness(run);
                 self.voices.forget(run);
+                self.births.forget(run);
                 if !family {
                     self.journal.ended(id.0);
                 }
@@ -335,6 +340,10 @@ impl Core {
 
     pub fn record(&mut self, id: Id, event: &Event, at: (Instant, SystemTime)) {
         self.changed.insert(id);
+        if let Event::StartHangs { run } = event {
+            let place = self.start_hangs(*run);
+            self.observer.start_hangs(id, &place);
+        }
         if let Some(crash) = self.observer.record_at(at, id, event) {
             self.crashes.judged(id, crash);
         }
@@ -359,6 +368,7 @@ impl Core {
             }
             Event::StartFailed { .. } => self.crashes.forget(id),
             Event::Waiting { .. }
+            | Event::StartHangs { .. }
             | Event::StartDeferred { .. }
             | Event::StartTimedOut { .. }
             | Event::FamilyLeft { .. }
@@ -375,17 +385,19 @@ impl Core {
     }
 
     fn attend(&mut self, id: Id, run: Run, pid: i32) {
-        let Some(slot) = self.slots.get(&id) else {
+        let alive = self.fleet.view(id).and_then(|view| view.run);
+        let (Some(slot), true) = (
+            self.slots.get(&id).cloned(),
+            alive.is_some_and(|(of, ..)| of == run),
+        ) else {
+            // Its end is known already, and was filed.
             return;
         };
         self.journal.running(id.0, pid, &slot.display_name());
         let lacking = self.children.cgroups().lacking(&slot.program.name);
         self.observer.lacks(id, lacking);
         let command = match &slot.program.ready {
-            Ready::Check(Check::Exec(command)) => slot
-                .launch(&self.inherited, self.readiness.notify_address(), None)
-                .ok()
-                .map(|launch| slot.probe_launch(command, &launch)),
+            Ready::Check(Check::Exec(words)) => self.prepare_command(run, words),
             Ready::Immediately
             | Ready::Alive(_)
             | Ready::Exit
@@ -402,13 +414,7 @@ impl Core {
 
     pub fn act(&mut self, id: Id, action: Action) {
         match action {
-            Action::Spawn(run) => {
-                let input = match self.spawn(id, run) {
-                    Ok(pid) => Input::Spawned(run, pid),
-                    Err(failure) => Input::SpawnFailed(run, failure),
-                };
-                self.step(id, input);
-            }
+            Action::Spawn(run) => self.spawn(id, run),
             Action::Stop(run) => {
                 let signal = self
                     .slots
@@ -416,32 +422,8 @@ impl Core {
                     .map_or(nix::libc::SIGTERM, |slot| slot.program.stop_signal);
                 self.children.stop(run, signal);
             }
-            Action::Kill(run) => self.children.kill(run),
+            Action::Kill(run) => self.kill_run(run),
         }
-    }
-
-    fn spawn(&mut self, id: Id, run: Run) -> Result<i32, SpawnFailure> {
-        let Some(slot) = self.slots.get(&id) else {
-            let message = "the program is not configured any more".to_owned();
-            return Err(SpawnFailure {
-                kind: FailureKind::Exec,
-                transient: false,
-                message,
-            });
-        };
-        let trace = self.observer.try_start(id);
-        let launch = slot.launch(&self.inherited, self.readiness.notify_address(), trace)?;
-        self.logs.prepare(id).map_err(|error| unloggable(&error))?;
-        let (stdout, stderr) = self.logs.open(id, run).map_err(|error| SpawnFailure {
-            kind: FailureKind::Limits,
-            transient: true,
-            message: format!("cannot make a pipe for its output: {error}"),
-        })?;
-        let spawned = self
-            .children
-            .spawn(id, run, &launch, Stdio { stdout, stderr });
-        self.logs.attend();
-        spawned
     }
 
     /// Publishes how those that changed stand.
@@ -458,18 +440,5 @@ impl Core {
             .collect();
         self.observer.publish(views);
         self.report_to_systemd();
-    }
-}
-
-/// A program whose lines have no place is not started: a failed start as others are.
-fn unloggable(error: &LogError) -> SpawnFailure {
-    SpawnFailure {
-        kind: if error.is_denied() {
-            FailureKind::Permission
-        } else {
-            FailureKind::Exec
-        },
-        transient: false,
-        message: error.with_cause(),
     }
 }

@@ -19,7 +19,7 @@ use super::task::Task;
 use crate::config::{self, Check};
 use crate::observe::{self, Checked, HealthTally};
 use crate::os::probe;
-use crate::supervision::{Ailment, Id, Input, Run, WaitStatus};
+use crate::supervision::{Ailment, Id, Input, Run, SpawnFailure, WaitStatus};
 
 /// What a task has to say about the check of a run.
 #[derive(Debug)]
@@ -259,21 +259,36 @@ impl Core {
         self.diagnose(run, answer);
     }
 
+    /// The command that checks a run could not be started.
+    pub(super) fn check_failed(&mut self, (command, run): (Run, Run), failure: SpawnFailure) {
+        let patient = self.health.patients.get_mut(&run);
+        let Some(patient) = patient.filter(|patient| patient.command == Some(command)) else {
+            return;
+        };
+        patient.command = None;
+        let interval = patient.health.interval;
+        self.health.next_turn(run, interval, What::Due);
+        // The machine's want says nothing about the program.
+        if !failure.transient {
+            self.diagnose(run, Err(failure.message));
+        }
+    }
+
     fn start_check(&mut self, run: Run) {
         let Some(patient) = self.health.patients.get(&run) else {
             return;
         };
-        let (Check::Exec(words), Some(slot)) = (&patient.check, self.slots.get(&run.id())) else {
+        let Check::Exec(words) = patient.check.clone() else {
             return;
         };
         let (interval, timeout) = (patient.health.interval, patient.health.timeout);
-        let started = slot
-            .launch(&self.inherited, self.readiness.notify_address(), None)
-            .and_then(|launch| {
-                let launch = slot.probe_launch(words, &launch);
-                self.commands
-                    .start((Purpose::Health, run), &launch, &mut self.children)
-            });
+        let Some(like) = self.prepare_command(run, &words) else {
+            // Somebody looks up what it takes.
+            return self.health.next_turn(run, interval, What::Due);
+        };
+        let started = self
+            .commands
+            .start((Purpose::Health, run), &like, &mut self.children);
         match started {
             Ok(command) => {
                 self.health.next_turn(run, timeout, What::Overdue);

@@ -1,9 +1,11 @@
 //! The daemon: puts the rooms together, runs the loop, and takes everything down again.
 
+mod births;
 mod commands;
 mod core;
 mod crash_records;
 mod environment;
+mod errands;
 mod health;
 pub mod inspection;
 mod last_status;
@@ -221,12 +223,14 @@ async fn supervise(start: Start, open: Open, tracing: Option<&Tracing>) -> Resul
     };
     let metrics = open.listener.map(|listener| (listener, Arc::clone(&app)));
 
+    let (births, looked_up) = births::Births::new();
     let mut inbox = Inbox {
         signals: open.signals,
         commands: orders,
         notifications,
         deaf: false,
         probed: ready,
+        looked_up,
         pings,
         alarm: Alarm::default(),
     };
@@ -251,6 +255,7 @@ async fn supervise(start: Start, open: Open, tracing: Option<&Tracing>) -> Resul
         voices: voices::Voices::new(nix::unistd::geteuid().as_raw()),
         crashes: crash_records::CrashRecords::new(history, journal.clone(), probed.clone()),
         readiness: readiness::Readiness::new(inbox.notifications.address().to_owned(), probed),
+        births,
         commands: commands::Commands::default(),
         orders: orders::Orders::default(),
         reloads: reload::Reloads::new(start.sources, config.file.as_deref()),

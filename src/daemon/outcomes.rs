@@ -47,6 +47,7 @@ impl Ends {
             }
             Event::Waiting { .. }
             | Event::Started { .. }
+            | Event::StartHangs { .. }
             | Event::FamilyLeft { .. }
             | Event::Stopping { .. }
             | Event::StopEscalated { .. }

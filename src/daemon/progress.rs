@@ -91,6 +91,7 @@ impl StartUp {
             Event::Waiting { .. }
             | Event::Exited(_)
             | Event::StartTimedOut { .. }
+            | Event::StartHangs { .. }
             | Event::FamilyLeft { .. }
             | Event::Stopping { .. }
             | Event::StopEscalated { .. }

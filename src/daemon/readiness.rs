@@ -9,7 +9,7 @@ use super::commands::{Commands, Purpose};
 use super::task::Task;
 use super::{health, watchdog};
 use crate::config::{Check, Ready};
-use crate::os::children::{Children, Launch};
+use crate::os::children::{Children, Prepared};
 use crate::os::probe;
 use crate::supervision::{Id, Run, WaitStatus};
 
@@ -47,7 +47,7 @@ struct Awaited {
     /// Asks again and again, or waits to.
     task: Option<Task>,
     /// How the readiness command is launched, and the one under way.
-    launch: Option<Launch>,
+    launch: Option<Prepared>,
     command: Option<Run>,
 }
 
@@ -66,7 +66,7 @@ impl Readiness {
     }
 
     /// Begins to wait for a run. `launch` is how its readiness command would be launched.
-    pub fn begin(&mut self, run: Run, ready: &Ready, launch: Option<Launch>) -> Option<Found> {
+    pub fn begin(&mut self, run: Run, ready: &Ready, launch: Option<Prepared>) -> Option<Found> {
         let task = match ready {
             // These show by themselves.
             Ready::Immediately | Ready::Alive(_) | Ready::Exit => return None,
@@ -119,6 +119,14 @@ impl Readiness {
         }
         self.wait_and_try_again(run);
         None
+    }
+
+    /// The readiness command of a run could not be started.
+    pub fn command_failed(&mut self, run: Run) {
+        if let Some(awaited) = self.awaited.get_mut(&run) {
+            awaited.command = None;
+        }
+        self.wait_and_try_again(run);
     }
 
     /// Tells whether a run is waited for that has to say itself that it is ready.

@@ -21,6 +21,9 @@ const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
 /// How often it has to, in microseconds: see sd_watchdog_enabled(3).
 const WATCHDOG_USEC: &str = "WATCHDOG_USEC";
 
+/// The span that its own belong below: see the W3C's Trace Context.
+const TRACE: &str = "TRACEPARENT";
+
 /// One replica of a program, as configured.
 #[derive(Clone, Debug)]
 pub(super) struct Slot {
@@ -94,7 +97,7 @@ impl Slot {
         environment.insert("ETERNAL_PROGRAM".into(), program.name.clone().into());
         environment.insert("ETERNAL_REPLICA".into(), self.replica.to_string().into());
         if let Some(trace) = trace {
-            environment.insert("TRACEPARENT".into(), trace.into());
+            environment.insert(TRACE.into(), trace.into());
             environment.remove(OsStr::new("TRACESTATE"));
         }
         if let Some(path) = &program.env_file {
@@ -131,6 +134,24 @@ impl Slot {
         })
     }
 
+    /// Whether a start of it asks for what may be slow to answer: a user database, a file of the
+    /// administrator's.
+    pub fn looks_up(&self) -> bool {
+        let program = &self.program;
+        program.user.is_some() || program.group.is_some() || program.env_file.is_some()
+    }
+
+    /// What it asks for, first or, when it has read its file, next.
+    pub fn looks_for(&self, has_read: bool) -> String {
+        let program = &self.program;
+        match (&program.env_file, &program.user, &program.group) {
+            (Some(path), ..) if !has_read => format!("reading env_file {}", path.display()),
+            (_, Some(user), _) => format!("looking up user {user}"),
+            (_, None, Some(group)) => format!("looking up group {group}"),
+            (_, None, None) => "getting ready".to_owned(),
+        }
+    }
+
     /// Where all of it lives, in bounds.
     pub fn cgroup(&self) -> Wanted {
         let program = &self.program;
@@ -149,7 +170,8 @@ impl Slot {
     /// notify is not for another to say.
     pub fn probe_launch(&self, command: &[String], launch: &Launch) -> Launch {
         let environment = launch.environment.iter();
-        let own = |(key, _): &&(OsString, OsString)| key != NOTIFY_SOCKET && key != WATCHDOG_USEC;
+        let not_its_own = [NOTIFY_SOCKET, WATCHDOG_USEC, TRACE];
+        let own = |(key, _): &&(OsString, OsString)| not_its_own.iter().all(|name| key != name);
         Launch {
             argv: command.to_vec(),
             environment: environment.filter(own).cloned().collect(),

@@ -1,7 +1,7 @@
 //! A TURN OF THE LOOP: every source is looked at once, and each has a budget.
 //!
 //! ```text
-//! deaths ─▶ signals ─▶ notifications ─▶ probes ─▶ timers ─▶ orders ─▶ pings ─▶ settle ─▶ (others' tasks)
+//! deaths ─▶ signals ─▶ notifications ─▶ probes, look-ups ─▶ timers ─▶ orders ─▶ pings ─▶ settle ─▶ (others' tasks)
 //! ```
 //!
 //! However much there is of one kind, the next kind has its turn after milliseconds: a flood of
@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{coop::unconstrained, yield_now};
 use tokio::time::Sleep;
 
+use super::births::LookedUp;
 use super::core::Core;
 use super::readiness::Found;
 use crate::control::server::Command;
@@ -45,6 +46,7 @@ pub(super) struct Inbox {
     /// That socket is broken.
     pub deaf: bool,
     pub probed: mpsc::Receiver<Found>,
+    pub looked_up: mpsc::UnboundedReceiver<LookedUp>,
     pub pings: mpsc::Receiver<oneshot::Sender<()>>,
     pub alarm: Alarm,
 }
@@ -105,6 +107,10 @@ impl Core {
             || some(inbox.probed.poll_recv(context)),
             |found| self.probed(found),
         );
+        worked |= portion(
+            || some(inbox.looked_up.poll_recv(context)),
+            |looked_up| self.looked_up(looked_up),
+        );
         worked |= self.take_timers(inbox, context);
         worked |= portion(
             || some(inbox.commands.poll_recv(context)),
@@ -136,7 +142,7 @@ impl Core {
         let mut answered = Vec::new();
         let mut next = Some(first);
         while let Some(news) = next {
-            self.news(news);
+            self.news(news.clone());
             self.act_all(until);
             answered.push(news);
             // Who dies meanwhile is seen now, so that its time does not count as run time.
@@ -292,6 +298,7 @@ fn happened(event: &Event) -> (Instant, SystemTime) {
         | Event::Started { .. }
         | Event::StartFailed { .. }
         | Event::StartDeferred { .. }
+        | Event::StartHangs { .. }
         | Event::Ready { .. }
         | Event::StartTimedOut { .. }
         | Event::FamilyLeft { .. }

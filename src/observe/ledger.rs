@@ -199,6 +199,8 @@ pub struct Ledger {
     pub started_at: Option<SystemTime>,
     /// Why it was last given up, in a sentence; `None` once it is started again.
     pub given_up: Option<Arc<str>>,
+    /// What its start hangs in; `None` when none does.
+    pub start_hangs: Option<Arc<str>>,
 }
 
 impl Default for Ledger {
@@ -218,6 +220,7 @@ impl Default for Ledger {
             last_exit: None,
             started_at: None,
             given_up: None,
+            start_hangs: None,
         }
     }
 }
@@ -227,6 +230,7 @@ impl Ledger {
     pub fn start(&mut self, cause: Option<Cause>) {
         self.starts += 1;
         self.given_up = None;
+        self.start_hangs = None;
         if let Some(cause) = cause {
             self.restarts[cause as usize] += 1;
         }

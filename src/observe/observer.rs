@@ -164,6 +164,13 @@ impl Observer {
         self.records.insert(id, record);
     }
 
+    /// Learns what the start of a replica hangs in, before that it does is recorded.
+    pub fn start_hangs(&mut self, id: Id, place: &str) {
+        if let Some(record) = self.records.get_mut(&id) {
+            record.ledger.start_hangs = Some(place.into());
+        }
+    }
+
     /// Forgets a replica: its series are gone at once.
     pub fn remove(&mut self, id: Id) {
         self.records.remove(&id);
@@ -273,6 +280,7 @@ impl Observer {
                 )
             }
             Event::StartDeferred { failure, delay } => {
+                record.ledger.start_hangs = None;
                 record.delayed(*delay);
                 let message = format!(
                     "start deferred: {failure}; next try in {}",
@@ -288,6 +296,15 @@ impl Observer {
                     },
                 )
             }
+            Event::StartHangs { run } => (
+                Level::WARN,
+                "start_hangs",
+                record.start_hangs(),
+                Facts {
+                    run: Some(run.number()),
+                    ..Facts::default()
+                },
+            ),
             Event::Ready { run, took } => {
                 record.ledger.startup.observe(*took);
                 let facts = Facts {

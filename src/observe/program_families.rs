@@ -282,6 +282,11 @@ pub(super) const FAMILIES: &[Family] = &[
         },
     ),
     gauge(
+        "eternal_program_start_hanging",
+        "Whether a start has taken longer than a second so far.",
+        |row, out| out.plain(flag(row.program.ledger.start_hangs.is_some())),
+    ),
+    gauge(
         "eternal_program_start_time_seconds",
         "When the present run began, in seconds since 1970; absent when down.",
         |row, out| {

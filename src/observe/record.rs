@@ -9,7 +9,7 @@ use tracing::Level;
 use super::ledger::{LastExit, Ledger, describe};
 use super::published::Program;
 use super::telling::Facts;
-use super::{About, text};
+use super::{About, text, why};
 use crate::control::api;
 use crate::supervision::{Cause, Exit, ExitReason, Id, SpawnFailure, State, View};
 
@@ -75,6 +75,10 @@ impl Record {
         if let Some((_, delay)) = &mut self.pause {
             *delay += by;
         }
+    }
+
+    pub(super) fn start_hangs(&self) -> String {
+        why::start_hangs(self.ledger.start_hangs.as_deref().unwrap_or_default())
     }
 
     pub(super) fn start_failed(&mut self, failure: &SpawnFailure, now: Instant, at: SystemTime) {

@@ -118,6 +118,7 @@ impl Spans {
                 trail.ended = Some(span.clone());
                 Some(span)
             }
+            Event::StartHangs { .. } => trail.start.clone(),
             Event::Ready { .. } => {
                 let span = trail.start.take()?;
                 span.span().end_with_timestamp(at);

@@ -31,6 +31,12 @@ pub fn ended(exit: &LastExit) -> String {
     }
 }
 
+/// Says what a start hangs in: "its start hangs: executing /srv/app".
+#[must_use]
+pub fn start_hangs(place: &str) -> String {
+    format!("its start hangs: {place}")
+}
+
 /// Says why a program is in its state.
 #[must_use]
 pub fn why(program: &Program, among: &Published) -> String {
@@ -40,6 +46,9 @@ pub fn why(program: &Program, among: &Published) -> String {
             Some(other) => waiting(other, among),
             None => "waiting for another program to be ready".to_owned(),
         };
+    }
+    if let (State::Starting, Some(place)) = (view.state, &program.ledger.start_hangs) {
+        return start_hangs(place);
     }
     let last = program.ledger.last_exit.as_ref().map(ended);
     match (view.state, &program.ledger.given_up, last) {

@@ -11,6 +11,7 @@
 //! - where a run has a cgroup, that says whose a process is, whatever the process did to hide it,
 //!   and holds up the end of the family for those who were moved there from elsewhere, too.
 
+mod births;
 mod glance;
 mod kin;
 mod telling;
@@ -18,7 +19,7 @@ mod telling;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::future::{Future as _, poll_fn};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -28,21 +29,38 @@ use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Sleep;
 
+use self::births::Birth;
 use self::glance::Glimpsed;
-use super::cgroups::{Cgroups, Wanted};
+use super::cgroups::Cgroups;
 use super::exits::Exits;
-use super::failure;
 use super::family::Process;
-use super::launch::Prepared;
-pub use super::launch::{Launch, Stdio};
+pub use super::launch::{Launch, Prepared, Stdio};
 use super::pidfd;
 use super::procfs::Endings;
-use super::spawn::{Obstacle, Spawner, Step, Streams};
-use crate::supervision::{FailureKind, Id, Run, SpawnFailure, WaitStatus};
+use super::spawn::Spawner;
+use crate::supervision::{Id, Run, SpawnFailure, WaitStatus};
 
 /// What happened to processes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
+    /// A run executes its program.
+    Spawned {
+        /// The program.
+        id: Id,
+        /// Which run.
+        run: Run,
+        /// Its main process.
+        pid: i32,
+    },
+    /// A run that was begun has come to nothing.
+    SpawnFailed {
+        /// The program.
+        id: Id,
+        /// Which run.
+        run: Run,
+        /// Why.
+        failure: SpawnFailure,
+    },
     /// The main process of a run ended.
     Exited {
         /// The program.
@@ -94,6 +112,8 @@ pub struct Children {
     /// Wakes us for the ends of adopted orphans, which have no pidfd here.
     sigchld: Signal,
     runs: HashMap<Run, Child>,
+    /// Those of them that have not executed their program yet.
+    births: HashMap<Run, Birth>,
     /// The runs by the number of their main process, which is also their group and session.
     mains: HashMap<i32, Run>,
     orphans: HashMap<i32, Orphan>,
@@ -135,6 +155,24 @@ struct Child {
     crowd: Option<File>,
 }
 
+impl Child {
+    fn new(id: Id, (pid, pidfd): (i32, OwnedFd), family: bool, in_cgroup: bool) -> Self {
+        Self {
+            id,
+            pid,
+            pidfd,
+            family,
+            ended: false,
+            asked: None,
+            refused: None,
+            members: HashSet::new(),
+            relatives: Vec::new(),
+            in_cgroup,
+            crowd: None,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Orphan {
     process: Process,
@@ -164,13 +202,13 @@ impl Children {
             marker: marker.to_owned(),
             clock,
             glimpsed: Glimpsed::new(clock()),
-            spawner: Spawner::new()
-                .map_err(|errno| failed("map a stack for new processes")(errno.into()))?,
+            spawner: Spawner::new(),
             null: File::open("/dev/null").map_err(failed("open /dev/null"))?,
             cgroups: Cgroups::none("not asked for"),
             exits: exits.watched().map_err(failed("watch an epoll instance"))?,
             sigchld: signal(SignalKind::child()).map_err(failed("watch SIGCHLD"))?,
             runs: HashMap::new(),
+            births: HashMap::new(),
             mains: HashMap::new(),
             orphans: HashMap::new(),
             unknown: HashSet::new(),
@@ -200,58 +238,10 @@ impl Children {
         &mut self.cgroups
     }
 
-    /// Starts a process: returns its number once it executes the program.
-    ///
-    /// # Errors
-    ///
-    /// Every obstacle up to and including the execution of the program.
-    pub fn spawn(
-        &mut self,
-        id: Id,
-        run: Run,
-        launch: &Launch,
-        stdio: Stdio,
-    ) -> Result<i32, SpawnFailure> {
-        let prepared = Prepared::new(launch, &self.mark(id, run))?;
-        if let Some(user) = &prepared.identity.credentials {
-            stdio.belong_to(user);
-        }
-        let streams = Streams {
-            stdin: self.null.as_fd(),
-            stdout: stdio.stdout.as_fd(),
-            stderr: stdio.stderr.as_fd(),
-        };
-        let (spawner, cgroups) = (&mut self.spawner, &mut self.cgroups);
-        let born = spawn_inside(
-            spawner,
-            cgroups,
-            (id, run),
-            launch.cgroup.as_ref(),
-            |s, c| s.spawn(launch, &prepared, &streams, c),
-        );
-        let (pid, pidfd, in_cgroup) =
-            born.map_err(|obstacle| failure::explain(&obstacle, launch, &prepared))?;
-        if let Err(errno) = self.exits.get_ref().add(pidfd.as_fd(), run.0) {
-            let _ = pidfd::send(pidfd.as_fd(), libc::SIGKILL);
-            pidfd::reap_soon(pidfd.as_fd());
-            return Err(unwatched(launch, errno));
-        }
-        self.mains.insert(pid, run);
-        let child = Child {
-            id,
-            pid,
-            pidfd,
-            family: launch.family,
-            ended: false,
-            asked: None,
-            refused: None,
-            members: HashSet::new(),
-            relatives: Vec::new(),
-            in_cgroup,
-            crowd: None,
-        };
-        self.runs.insert(run, child);
-        Ok(pid)
+    /// Returns the value of [`super::launch::MARKER`] for a run.
+    #[must_use]
+    pub fn mark(&self, id: Id, run: Run) -> String {
+        format!("{}:{}:{}", self.marker, id.0, run.0)
     }
 
     /// Sends the stop signal: to the group and every known descendant, or, in process mode, to the
@@ -303,6 +293,7 @@ impl Children {
             let mut woken = std::mem::take(&mut self.unsettled);
             while self.sigchld.poll_recv(context).is_ready() {
                 woken = true;
+                self.rouse();
             }
             if let Some(later) = &mut self.look_again
                 && later.as_mut().poll(context).is_ready()
@@ -408,46 +399,4 @@ impl Children {
         pidfd::reap(child.pidfd.as_fd());
         self.mains.remove(&child.pid);
     }
-
-    fn mark(&self, id: Id, run: Run) -> String {
-        format!("{}:{}:{}", self.marker, id.0, run.0)
-    }
-}
-
-/// Makes a process in its cgroup; outside of it where that is not possible. Tells which.
-fn spawn_inside(
-    spawner: &mut Spawner,
-    cgroups: &mut Cgroups,
-    (id, run): (Id, Run),
-    wanted: Option<&Wanted>,
-    spawn: impl Fn(&mut Spawner, Option<BorrowedFd<'_>>) -> Result<(i32, OwnedFd), Obstacle>,
-) -> Result<(i32, OwnedFd, bool), Obstacle> {
-    let opened = wanted.and_then(|wanted| Some((wanted, cgroups.enter(id, run, wanted)?)));
-    let Some((wanted, cgroup)) = opened else {
-        return spawn(spawner, None).map(|(pid, pidfd)| (pid, pidfd, false));
-    };
-    let refused = |born: &Result<(i32, OwnedFd), Obstacle>| match born {
-        Err(obstacle) if obstacle.step == Step::Cgroup => Some(obstacle.errno),
-        Ok(_) | Err(_) => None,
-    };
-    let mut born = spawn(spawner, Some(cgroup.as_fd()));
-    if refused(&born).is_some()
-        && let Some(cgroup) = cgroups.repair(id, run, wanted)
-    {
-        born = spawn(spawner, Some(cgroup.as_fd()));
-    }
-    if let Some(errno) = refused(&born) {
-        cgroups.left_outside(wanted, errno);
-        return spawn(spawner, None).map(|(pid, pidfd)| (pid, pidfd, false));
-    }
-    born.map(|(pid, pidfd)| (pid, pidfd, true))
-}
-
-fn unwatched(launch: &Launch, errno: Errno) -> SpawnFailure {
-    let command = launch.argv.first().map_or("", String::as_str);
-    failure::from_errno(
-        FailureKind::Limits,
-        errno,
-        format!("cannot watch {command}"),
-    )
 }

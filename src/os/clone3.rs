@@ -29,12 +29,13 @@ pub(super) struct Newborn<'fd> {
     pub(super) plan: *mut c_void,
 }
 
-/// Makes a child that shares our memory and runs [`super::newborn::child`] in the cgroup, with us
-/// suspended until it has executed a program or ended.
+/// Makes a child that shares our memory and runs [`super::newborn::child`] in the cgroup, while we
+/// go on.
 ///
 /// # Safety
 ///
-/// The stack is unused and ends on a multiple of 16; the plan is valid until this returns.
+/// The stack is unused and ends on a multiple of 16; it and the plan are left alone until the child
+/// has executed a program or ended.
 #[cfg(target_arch = "x86_64")]
 pub(super) unsafe fn into_cgroup(newborn: Newborn<'_>) -> Result<i32, Errno> {
     use std::arch::asm;
@@ -45,7 +46,7 @@ pub(super) unsafe fn into_cgroup(newborn: Newborn<'_>) -> Result<i32, Errno> {
 
     // `libc` has it as a C `int`, in which it is lost.
     const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
-    let shared = (libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD) as u64;
+    let shared = (libc::CLONE_VM | libc::CLONE_PIDFD) as u64;
     // SAFETY: all zeroes is a valid value of this plain C struct.
     let mut arguments: libc::clone_args = unsafe { mem::zeroed() };
     arguments.flags = shared | CLONE_INTO_CGROUP;

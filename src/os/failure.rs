@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 
 use super::launch::{self, Launch, Prepared};
+use super::newborn::Report;
 use super::spawn::{Obstacle, Step};
 use crate::supervision::{FailureKind, SpawnFailure};
 
@@ -27,7 +28,8 @@ pub(super) fn from_errno(kind: FailureKind, errno: Errno, operation: String) -> 
 }
 
 /// Explains what stopped a new process before it became the program.
-pub(super) fn explain(obstacle: &Obstacle, launch: &Launch, prepared: &Prepared) -> SpawnFailure {
+pub(super) fn explain(obstacle: &Obstacle, prepared: &Prepared) -> SpawnFailure {
+    let launch = &prepared.launch;
     let errno = obstacle.errno;
     let (kind, operation) = match obstacle.step {
         Step::Clone => (
@@ -78,13 +80,34 @@ pub(super) fn explain(obstacle: &Obstacle, launch: &Launch, prepared: &Prepared)
                 launch.working_directory.display()
             ),
         ),
-        Step::Execute => return execute(obstacle, launch, prepared),
+        Step::Execute => return execute(obstacle, prepared),
     };
     let mut failure = from_errno(kind, errno, operation);
     if let Some(lacking) = lacking(obstacle, prepared) {
         failure.message.push_str(&lacking);
     }
     failure
+}
+
+/// Says what a newborn process is doing that takes so long.
+pub(super) fn whereabouts(report: &Report, prepared: &Prepared) -> String {
+    let launch = &prepared.launch;
+    match report.step {
+        _ if report.began == 0 => "its process does not run (a frozen cgroup?)".to_owned(),
+        Step::Cgroup => "joining its cgroup".to_owned(),
+        Step::Credentials | Step::Privileges | Step::Unchanged => {
+            format!("switching to {}", target(launch))
+        }
+        Step::Directory => format!("working directory {}", launch.working_directory.display()),
+        Step::Execute => {
+            let path = prepared.candidates.get(report.detail);
+            let path = path.map_or_else(|| command(launch).into(), |path| path.to_string_lossy());
+            format!("executing {path}")
+        }
+        Step::Clone | Step::Session | Step::Stdio | Step::Limit | Step::Nice | Step::OomScore => {
+            "setting up its process".to_owned()
+        }
+    }
 }
 
 /// Says what it takes to do what was refused, where that is known.
@@ -166,7 +189,8 @@ fn credentials(errno: Errno, launch: &Launch) -> SpawnFailure {
     failure
 }
 
-fn execute(obstacle: &Obstacle, launch: &Launch, prepared: &Prepared) -> SpawnFailure {
+fn execute(obstacle: &Obstacle, prepared: &Prepared) -> SpawnFailure {
+    let launch = &prepared.launch;
     let command = command(launch);
     let errno = obstacle.errno;
     let operation = format!("cannot execute {command}");

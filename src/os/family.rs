@@ -160,6 +160,19 @@ fn executes(pid: i32) -> bool {
     !ended && (start == Some("0") || start != end)
 }
 
+/// Tells whether a process, a zombie perhaps, has never executed a program since it was forked.
+pub(super) fn has_only_forked(pid: i32) -> bool {
+    /// `flags` of proc_pid_stat(5), counted from the state.
+    const FLAGS: usize = 6;
+    /// See `PF_FORKNOEXEC` in the kernel's `sched.h`.
+    const NEVER_EXECUTED: u64 = 0x40;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let flags = stat
+        .rsplit_once(')')
+        .and_then(|(_, fields)| fields.split_ascii_whitespace().nth(FLAGS)?.parse().ok());
+    flags.is_some_and(|flags: u64| flags & NEVER_EXECUTED != 0)
+}
+
 fn find_marker(environment: &[u8]) -> Option<String> {
     environment.split(|&byte| byte == 0).find_map(|entry| {
         let value = entry.strip_prefix(MARKER.as_bytes())?.strip_prefix(b"=")?;

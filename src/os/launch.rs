@@ -73,7 +73,10 @@ impl Stdio {
 }
 
 /// A launch with every look-up done and every byte in its place.
-pub(super) struct Prepared {
+#[derive(Debug)]
+pub struct Prepared {
+    /// What it was made of.
+    pub(super) launch: Launch,
     pub(super) argv: Vec<CString>,
     pub(super) environment: Vec<CString>,
     /// The paths to try, in order.
@@ -89,8 +92,33 @@ pub(super) struct Prepared {
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 impl Prepared {
-    pub(super) fn new(launch: &Launch, marker: &str) -> Result<Self, SpawnFailure> {
+    /// Looks everything up. May take as long as the user database does where a user or a group is
+    /// configured. `marker` is that of the run: see [`super::children::Children::mark`].
+    ///
+    /// # Errors
+    ///
+    /// What cannot be found, or cannot be told to the kernel.
+    pub fn new(launch: Launch, marker: &str) -> Result<Self, SpawnFailure> {
         let identity = users::look_up(launch.user.as_deref(), launch.group.as_deref())?;
+        Self::with(launch, identity, marker)
+    }
+
+    /// Prepares a launch of another command as the same user: nothing has to be looked up.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::new`].
+    pub fn sibling(&self, launch: Launch, marker: &str) -> Result<Self, SpawnFailure> {
+        Self::with(launch, self.identity.clone(), marker)
+    }
+
+    /// Returns what it was made of.
+    #[must_use]
+    pub fn launch(&self) -> &Launch {
+        &self.launch
+    }
+
+    fn with(launch: Launch, identity: Identity, marker: &str) -> Result<Self, SpawnFailure> {
         let command = launch
             .argv
             .first()
@@ -102,8 +130,8 @@ impl Prepared {
                 .iter()
                 .map(|word| text(word.as_bytes(), "an argument"))
                 .collect::<Result<_, _>>()?,
-            environment: environment(launch, &identity, marker)?,
-            candidates: candidates(command, path(launch))?,
+            environment: environment(&launch, &identity, marker)?,
+            candidates: candidates(command, path(&launch))?,
             directory: text(
                 launch.working_directory.as_os_str().as_bytes(),
                 "the directory",
@@ -114,6 +142,7 @@ impl Prepared {
                 .oom_score_adj
                 .map(|value| text(value.to_string().as_bytes(), "oom_score_adj"))
                 .transpose()?,
+            launch,
         })
     }
 }

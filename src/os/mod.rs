@@ -9,6 +9,8 @@ pub mod cgroups;
 pub mod children;
 /// A process that begins its life in a cgroup.
 mod clone3;
+/// Stacks for newborn processes.
+mod cradle;
 /// The pidfds of the running programs, waited for together.
 mod exits;
 /// Why a start failed, in words.
@@ -32,6 +34,8 @@ mod pidfd;
 pub mod places;
 pub mod probe;
 pub mod procfs;
+/// System calls by hand.
+mod raw;
 pub mod rehearsal;
 /// The terminal, the journal and the background.
 pub mod session;

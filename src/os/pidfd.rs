@@ -59,9 +59,14 @@ pub(super) fn reap(pidfd: BorrowedFd<'_>) -> Option<WaitStatus> {
     wait(libc::P_PIDFD, pidfd.as_raw_fd(), libc::WNOHANG).map(|(status, _)| status)
 }
 
-/// Reaps a child that is about to end, waiting for it.
-pub(super) fn reap_soon(pidfd: BorrowedFd<'_>) {
-    wait(libc::P_PIDFD, pidfd.as_raw_fd(), 0);
+/// Tells, once each time, whether a child was stopped by a signal.
+pub(super) fn was_stopped(pidfd: BorrowedFd<'_>) -> bool {
+    // SAFETY: all zeroes is a valid value of this plain C struct.
+    let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
+    let id = pidfd.as_raw_fd().cast_unsigned();
+    let options = libc::WSTOPPED | libc::WNOHANG;
+    // SAFETY: `info` is ours; where nothing has happened it keeps its zeroes.
+    unsafe { libc::waitid(libc::P_PIDFD, id, &raw mut info, options) == 0 && info.si_pid() != 0 }
 }
 
 /// Reaps this child of ours if it has ended; `None` while it lives.

@@ -33,7 +33,7 @@ pub enum Rehearsed {
 /// Looks at everything between the launch and the execution of the program, and changes nothing.
 #[must_use]
 pub fn rehearse(launch: &Launch) -> Rehearsed {
-    let prepared = match Prepared::new(launch, "") {
+    let prepared = match Prepared::new(launch.clone(), "") {
         Ok(prepared) => prepared,
         Err(failure) => return Rehearsed::Fails(failure),
     };
@@ -51,7 +51,7 @@ pub fn rehearse(launch: &Launch) -> Rehearsed {
     };
     match obstacle(launch, &prepared, &who) {
         None => Rehearsed::Fine,
-        Some(obstacle) => Rehearsed::Fails(explain(&obstacle, launch, &prepared)),
+        Some(obstacle) => Rehearsed::Fails(explain(&obstacle, &prepared)),
     }
 }
 

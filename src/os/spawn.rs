@@ -1,27 +1,37 @@
-//! From a launch to a running process.
+//! From a launch to a newborn process, without waiting for it.
 //!
-//! `clone(CLONE_VM | CLONE_VFORK | CLONE_PIDFD)` on a stack of our own: no page table is copied, so
-//! a restart takes the same time however large the daemon is, and the daemon knows at once whether
-//! the program could be executed. The price: until it executes the program the child lives *in our
-//! memory*, so it may do nothing but raw system calls. Everything else is done before.
+//! `clone(CLONE_VM | CLONE_PIDFD)` on a stack of its own: no page table is copied, so a restart takes
+//! the same time however large the daemon is. We are not suspended meanwhile (no CLONE_VFORK): what
+//! the child meets on its way to `execve` (a file system that does not answer, a signal that stops
+//! it, a frozen cgroup) delays nobody else. Whether it has arrived is told by a pipe that closes with
+//! the execution. The price: until then the child lives *in our memory* while we use it, so it may do
+//! nothing but system calls by hand, and what it reads is kept for it.
 #![expect(
     unsafe_code,
-    reason = "clone, and raw system calls between clone and execve"
+    reason = "clone, and memory that a child uses while we run"
 )]
 
+mod descriptors;
+
 use std::ffi::{CString, c_char, c_int, c_void};
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
+use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::OFlag;
 
+use self::descriptors::Descriptors;
+pub(super) use self::descriptors::Streams;
 use super::clone3;
-use super::launch::{Launch, Prepared};
+use super::cradle::{Cradle, Cradles};
+use super::launch::Prepared;
 use super::newborn::{MASK_SIZE, Plan, Report, child};
 use super::pidfd;
+use super::raw;
 
-/// What a new process was doing when it failed.
+/// What a new process is doing, or was doing when it failed.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
@@ -69,296 +79,303 @@ impl Obstacle {
 /// How to make a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
-    /// In our memory, with us suspended until it executes: fast.
+    /// In our memory: fast.
     Shared,
-    /// In a copy of our memory: where the first is refused (sandboxes, emulators).
+    /// In a copy of our memory: where the first is refused (sandboxes, emulators), and for those
+    /// that must not share it ([`needs_a_copy`]).
     Copied,
 }
 
-/// The streams of a new process.
-pub(super) struct Streams<'fd> {
-    pub(super) stdin: BorrowedFd<'fd>,
-    pub(super) stdout: BorrowedFd<'fd>,
-    pub(super) stderr: BorrowedFd<'fd>,
+/// Without system calls by hand we wait after all: the newborn uses our `errno`.
+const SHARED: c_int = if raw::ARE_HERE {
+    libc::CLONE_VM | libc::CLONE_PIDFD
+} else {
+    libc::CLONE_VM | libc::CLONE_PIDFD | libc::CLONE_VFORK
+};
+
+/// The cgroup of a new process: its directory.
+#[derive(Clone, Copy)]
+pub(super) struct Home<'fd> {
+    pub(super) directory: BorrowedFd<'fd>,
+    /// It has to go there itself.
+    pub(super) walk: bool,
 }
 
-/// Makes processes. Holds the stack they start on, used by one at a time.
+/// Makes processes, any number at a time.
 #[derive(Debug)]
 pub(super) struct Spawner {
-    stack: Mapping,
-    /// A page that even a copied child shares with us.
-    report: Mapping,
+    cradles: Cradles,
     pub(super) way: Way,
-    /// The kernel makes processes right in a cgroup; else they move there themselves.
+    /// The kernel makes processes right in a cgroup; else they go there themselves.
     pub(super) born_inside: bool,
 }
 
-const STACK: usize = 128 * 1024;
-const PAGE: usize = 64 * 1024; // no machine has larger ones
-
 impl Spawner {
-    pub(super) fn new() -> Result<Self, Errno> {
-        let stack = Mapping::new(PAGE + STACK, libc::MAP_PRIVATE | libc::MAP_STACK)?;
-        // SAFETY: the range is ours: the lowest page of the mapping, made a guard.
-        Errno::result(unsafe { libc::mprotect(stack.base, PAGE, libc::PROT_NONE) })?;
-        let report = Mapping::new(PAGE, libc::MAP_SHARED)?;
-        Ok(Self {
-            stack,
-            report,
+    pub(super) fn new() -> Self {
+        Self {
+            cradles: Cradles::default(),
             way: Way::Shared,
             born_inside: clone3::IS_HERE,
-        })
-    }
-
-    /// Starts the program, in a cgroup if there is one (its directory): its number and a
-    /// descriptor for it.
-    ///
-    /// Falls back to a copied process for good where sharing is refused, and says so once.
-    pub(super) fn spawn(
-        &mut self,
-        launch: &Launch,
-        prepared: &Prepared,
-        streams: &Streams<'_>,
-        cgroup: Option<BorrowedFd<'_>>,
-    ) -> Result<(i32, OwnedFd), Obstacle> {
-        let first = self.spawn_by(self.way, launch, prepared, streams, cgroup);
-        match first {
-            Err(Obstacle {
-                step: Step::Clone,
-                errno: Errno::EINVAL | Errno::ENOSYS | Errno::EPERM,
-                ..
-            }) if self.way == Way::Shared => {
-                self.way = Way::Copied;
-                tracing::warn!("cannot make processes that share memory: starts will be slower");
-                self.spawn_by(self.way, launch, prepared, streams, cgroup)
-            }
-            other => other,
         }
     }
 
-    fn spawn_by(
+    /// Begins a process that is to become the program.
+    ///
+    /// Falls back to copied processes for good where sharing is refused, and says so once.
+    pub(super) fn begin(
         &mut self,
-        way: Way,
-        launch: &Launch,
-        prepared: &Prepared,
+        prepared: &Arc<Prepared>,
         streams: &Streams<'_>,
-        cgroup: Option<BorrowedFd<'_>>,
-    ) -> Result<(i32, OwnedFd), Obstacle> {
-        let stdio = Raised::new(streams).map_err(Obstacle::clone)?;
-        let inside = cgroup.filter(|_| self.born_inside && way == Way::Shared);
-        let door = match cgroup {
-            Some(directory) if inside.is_none() => {
-                Some(membership(directory).map_err(Obstacle::cgroup)?)
+        home: Option<Home<'_>>,
+    ) -> Result<Newborn, Obstacle> {
+        let way = if needs_a_copy(prepared, home.is_some()) {
+            Way::Copied
+        } else {
+            self.way
+        };
+        let inside = home
+            .filter(|home| self.born_inside && !home.walk && way == Way::Shared)
+            .map(|home| home.directory);
+        let door = match home {
+            Some(home) if inside.is_none() => {
+                Some(membership(home.directory).map_err(Obstacle::cgroup)?)
             }
             Some(_) | None => None,
         };
-        let argv = pointers(&prepared.argv);
-        let environment = pointers(&prepared.environment);
-        let candidates = pointers(&prepared.candidates);
-        let null = ptr::null();
-        let report: *mut Report = self.report.base.cast();
-        let plan = Plan {
-            argv: argv.as_ptr(),
-            environment: environment.as_ptr(),
-            candidates: candidates.as_ptr(),
-            directory: prepared.directory.as_ptr(),
-            stdio: stdio.numbers(),
-            limits: prepared.limits.as_ptr(),
-            limit_count: prepared.limits.len(),
-            nice: launch.nice.as_ref().map_or(null, ptr::from_ref),
-            oom: prepared
-                .oom_score_adj
-                .as_ref()
-                .map_or(null.cast(), |text| text.as_ptr()),
-            oom_length: prepared
-                .oom_score_adj
-                .as_ref()
-                .map_or(0, |text| text.count_bytes()),
-            umask: launch.umask,
-            credentials: prepared
-                .identity
-                .credentials
-                .as_ref()
-                .map_or(null.cast(), ptr::from_ref),
-            cgroup: door.as_ref().map_or(-1, AsRawFd::as_raw_fd),
-            report,
-        };
-        // SAFETY: the page is ours, aligned, and no process writes to it at this moment.
-        unsafe {
-            report.write(Report {
-                began: 0,
-                failed: 0,
-                step: Step::Clone,
-                detail: 0,
-                errno: 0,
-            })
-        };
+        let fds = Descriptors::new(streams, door).map_err(Obstacle::clone)?;
+        let cradle = self.cradles.take().map_err(Obstacle::clone)?;
+        let held = Held::new(cradle, Arc::clone(prepared), &fds);
         let cloned = match (way, inside) {
-            (Way::Shared, Some(directory)) => match self.clone_inside(&plan, directory) {
-                // No clone3 here (an old kernel, a sandbox): from here on the other way.
-                Err(Errno::ENOSYS | Errno::EINVAL | Errno::EPERM | Errno::E2BIG) => {
-                    self.born_inside = false;
-                    return self.spawn_by(way, launch, prepared, streams, cgroup);
-                }
-                // The machine is short of something, or so is the cgroup: its `pids.max`.
-                Err(errno @ (Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE)) => {
-                    Err(Obstacle::clone(errno))
-                }
-                other => other.map_err(Obstacle::cgroup),
-            },
-            (Way::Shared, None) => self.clone_shared(&plan).map_err(Obstacle::clone),
-            (Way::Copied, _) => self.clone_copied(&plan).map_err(Obstacle::clone),
+            (Way::Shared, Some(directory)) => clone_inside(&held, directory),
+            (Way::Shared, None) => clone_shared(&held),
+            (Way::Copied, _) => clone_copied(&held),
         };
-        let (pid, pidfd) = cloned?;
-        // SAFETY: the child has executed the program or ended: it no longer writes here.
-        let report = unsafe { report.read_volatile() };
-        if report.began == 0 && inside.is_some() {
-            pidfd::reap_soon(pidfd.as_fd());
-            return self.spawn_walking(launch, prepared, streams, cgroup);
+        let Descriptors { answer, .. } = fds;
+        match cloned {
+            Ok((pid, pidfd)) => Ok(Newborn {
+                pid,
+                pidfd: Some(pidfd),
+                inside: inside.is_some(),
+                answer,
+                held: ManuallyDrop::new(held),
+            }),
+            Err(errno) => {
+                self.cradles.put(held.cradle);
+                match (errno, way, inside.is_some()) {
+                    // No clone3 here (an old kernel, a sandbox): from here on the other way.
+                    (
+                        Errno::ENOSYS | Errno::EINVAL | Errno::EPERM | Errno::E2BIG,
+                        Way::Shared,
+                        true,
+                    ) => {
+                        self.born_inside = false;
+                        self.begin(prepared, streams, home)
+                    }
+                    (Errno::EINVAL | Errno::ENOSYS | Errno::EPERM, Way::Shared, false) => {
+                        self.way = Way::Copied;
+                        tracing::warn!(
+                            "cannot make processes that share memory: starts will be slower"
+                        );
+                        self.begin(prepared, streams, home)
+                    }
+                    // The machine is short of something, or so is the cgroup: its `pids.max`.
+                    (Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE, ..)
+                    | (_, _, false) => Err(Obstacle::clone(errno)),
+                    (_, _, true) => Err(Obstacle::cgroup(errno)),
+                }
+            }
         }
-        if report.failed == 0 {
-            return Ok((pid, pidfd));
-        }
-        pidfd::reap_soon(pidfd.as_fd());
-        let errno = Errno::from_raw(report.errno);
-        Err(Obstacle {
+    }
+
+    /// Takes back what a newborn used that has executed its program or ended.
+    pub(super) fn is_grown(&mut self, newborn: Newborn) {
+        let Held { cradle, .. } = ManuallyDrop::into_inner(newborn.held);
+        self.cradles.put(cradle);
+    }
+}
+
+/// Who lives in our memory without CLONE_VFORK is one with us for the kernel in two places, which
+/// must not be: a change of its `oom_score_adj` is ours as well (`__set_oom_adj`), and where it is
+/// chosen for want of memory, as within the `memory.max` of its cgroup, we are killed with it.
+fn needs_a_copy(prepared: &Prepared, in_cgroup: bool) -> bool {
+    let limited = prepared.launch.cgroup.as_ref();
+    prepared.oom_score_adj.is_some()
+        || (in_cgroup && limited.is_some_and(|wanted| wanted.limits.memory_max.is_some()))
+}
+
+/// A process on its way to its program.
+///
+/// Dropped as it is, it leaves what it uses where it is: it may still run.
+#[derive(Debug)]
+pub(super) struct Newborn {
+    pub(super) pid: i32,
+    pidfd: Option<OwnedFd>,
+    /// The kernel made it in its cgroup.
+    pub(super) inside: bool,
+    /// Closes when it executes the program or ends.
+    answer: OwnedFd,
+    held: ManuallyDrop<Held>,
+}
+
+impl Newborn {
+    /// Hands over the descriptor of the process, once.
+    pub(super) fn take_pidfd(&mut self) -> Option<OwnedFd> {
+        self.pidfd.take()
+    }
+
+    /// Returns what becomes readable when it executes the program or ends.
+    pub(super) fn answer(&self) -> BorrowedFd<'_> {
+        self.answer.as_fd()
+    }
+
+    /// Tells whether it has executed the program or is ending: it has left our memory.
+    ///
+    /// In `execve` the kernel changes the memory before it closes descriptors, and gives up the
+    /// memory of one that ends before its descriptors.
+    pub(super) fn has_left(&self) -> bool {
+        !matches!(
+            nix::unistd::read(&self.answer, &mut [0]),
+            Err(Errno::EAGAIN | Errno::EINTR)
+        )
+    }
+
+    /// Returns what it has left word of.
+    pub(super) fn report(&self) -> Report {
+        // SAFETY: the cradle is mapped; the child only ever writes whole valid fields. What is read
+        // while it lives is for display alone.
+        unsafe { self.held.cradle.report().read_volatile() }
+    }
+
+    /// Returns what it is to become.
+    pub(super) fn prepared(&self) -> &Arc<Prepared> {
+        &self.held.prepared
+    }
+
+    /// Returns what stopped it, if anything did.
+    pub(super) fn obstacle(&self) -> Option<Obstacle> {
+        let report = self.report();
+        (report.failed != 0).then(|| Obstacle {
             step: report.step,
             detail: report.detail,
-            errno,
+            errno: Errno::from_raw(report.errno),
         })
     }
+}
 
-    /// Has the child move itself to its cgroup.
-    ///
-    /// Kernels since 6.14, and older ones with the same change, compare how often the cgroups of
-    /// parent and child were killed through `cgroup.kill`, and kill a child that is born into one
-    /// that was killed more often: one kill, and nobody could be born there any more.
-    fn spawn_walking(
-        &mut self,
-        launch: &Launch,
-        prepared: &Prepared,
-        streams: &Streams<'_>,
-        cgroup: Option<BorrowedFd<'_>>,
-    ) -> Result<(i32, OwnedFd), Obstacle> {
-        let born_inside = std::mem::replace(&mut self.born_inside, false);
-        let born = self.spawn_by(self.way, launch, prepared, streams, cgroup);
-        self.born_inside = born_inside;
-        born
-    }
+/// What a newborn uses of our memory.
+#[derive(Debug)]
+struct Held {
+    cradle: Cradle,
+    plan: Box<Plan>,
+    prepared: Arc<Prepared>,
+    _arrays: [Vec<*const c_char>; 3],
+}
 
-    fn clone_shared(&mut self, plan: &Plan) -> Result<(i32, OwnedFd), Errno> {
-        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD;
-        let mut fd: RawFd = -1;
-        let pid = self.clone(plan, flags, &raw mut fd)?;
-        // SAFETY: a successful clone has put a descriptor there that is ours alone.
-        Ok((pid, unsafe { OwnedFd::from_raw_fd(fd) }))
-    }
+// SAFETY: the pointers are into what is held here, which nobody changes, on whichever thread.
+unsafe impl Send for Held {}
 
-    fn clone_inside(
-        &mut self,
-        plan: &Plan,
-        cgroup: BorrowedFd<'_>,
-    ) -> Result<(i32, OwnedFd), Errno> {
-        let mut fd: RawFd = -1;
-        let plan: *const Plan = plan;
-        // SAFETY: `stack` is a live mapping of PAGE + STACK bytes, the first PAGE a guard.
-        let stack = unsafe { self.stack.base.byte_add(PAGE) };
-        let all = Blocked::new();
-        // SAFETY: as for `clone`: the stack is for this child alone, we are suspended until it has
-        // executed the program or ended, and `plan` outlives that.
-        let pid = unsafe {
-            clone3::into_cgroup(clone3::Newborn {
-                stack: (stack, STACK),
-                pidfd: &raw mut fd,
-                cgroup,
-                plan: plan.cast_mut().cast(),
-            })
+impl Held {
+    fn new(cradle: Cradle, prepared: Arc<Prepared>, fds: &Descriptors<'_>) -> Self {
+        let arrays = [
+            pointers(&prepared.argv),
+            pointers(&prepared.environment),
+            pointers(&prepared.candidates),
+        ];
+        let null = ptr::null();
+        let oom = prepared.oom_score_adj.as_ref();
+        let credentials = prepared.identity.credentials.as_ref();
+        let report = cradle.report();
+        let plan = Plan {
+            argv: arrays[0].as_ptr(),
+            environment: arrays[1].as_ptr(),
+            candidates: arrays[2].as_ptr(),
+            directory: prepared.directory.as_ptr(),
+            stdio: fds.stdio.numbers(),
+            limits: prepared.limits.as_ptr(),
+            limit_count: prepared.limits.len(),
+            nice: prepared.launch.nice,
+            oom: oom.map_or(null, |text| text.as_ptr()),
+            oom_length: oom.map_or(0, |text| text.count_bytes()),
+            umask: prepared.launch.umask,
+            credentials: credentials.map_or(ptr::null(), ptr::from_ref),
+            cgroup: fds.door.as_ref().map_or(-1, AsRawFd::as_raw_fd),
+            answer: fds.theirs.as_raw_fd(),
+            report,
         };
-        drop(all);
-        // SAFETY: a successful clone has put a descriptor there that is ours alone.
-        pid.map(|pid| (pid, unsafe { OwnedFd::from_raw_fd(fd) }))
+        let fresh = Report {
+            began: 0,
+            failed: 0,
+            step: Step::Clone,
+            detail: 0,
+            errno: 0,
+        };
+        // SAFETY: the place is ours, aligned, and no process writes to it yet.
+        unsafe { report.write(fresh) };
+        Self {
+            cradle,
+            plan: Box::new(plan),
+            prepared,
+            _arrays: arrays,
+        }
     }
 
-    /// The end of a pipe says when the child has executed the program or ended.
-    fn clone_copied(&mut self, plan: &Plan) -> Result<(i32, OwnedFd), Errno> {
-        let (done, held) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
-        let pid = self.clone(plan, 0, ptr::null_mut())?;
-        drop(held);
-        while nix::unistd::read(&done, &mut [0]) == Err(Errno::EINTR) {}
-        // The child is unreaped, so that its number still means it.
-        pidfd::open(pid).map(|fd| (pid, fd)).inspect_err(|_| {
-            // SAFETY: a signal to our own unreaped child.
-            unsafe { libc::kill(pid, libc::SIGKILL) };
+    fn plan(&self) -> *mut c_void {
+        ptr::from_ref(&*self.plan).cast_mut().cast()
+    }
+}
+
+fn clone_shared(held: &Held) -> Result<(i32, OwnedFd), Errno> {
+    let mut fd: RawFd = -1;
+    let pid = clone(held, SHARED, &raw mut fd)?;
+    // SAFETY: a successful clone has put a descriptor there that is ours alone.
+    Ok((pid, unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+fn clone_inside(held: &Held, cgroup: BorrowedFd<'_>) -> Result<(i32, OwnedFd), Errno> {
+    let mut fd: RawFd = -1;
+    let all = Blocked::new();
+    // SAFETY: as for `clone`.
+    let pid = unsafe {
+        clone3::into_cgroup(clone3::Newborn {
+            stack: held.cradle.stack(),
+            pidfd: &raw mut fd,
+            cgroup,
+            plan: held.plan(),
         })
-    }
+    };
+    drop(all);
+    // SAFETY: a successful clone has put a descriptor there that is ours alone.
+    pid.map(|pid| (pid, unsafe { OwnedFd::from_raw_fd(fd) }))
+}
 
-    fn clone(&mut self, plan: &Plan, flags: c_int, pidfd: *mut RawFd) -> Result<i32, Errno> {
-        let plan: *const Plan = plan;
-        // SAFETY: `stack` is a live mapping of PAGE + STACK bytes, so this is its end, 16-aligned.
-        let top = unsafe { self.stack.base.byte_add(PAGE + STACK) };
-        let all = Blocked::new();
-        // SAFETY: `child` runs on a stack of its own that nothing else uses, since `self` is
-        // borrowed mutably and we are suspended (or it has a copy of it). It only reads `plan`,
-        // which outlives that time, and makes system calls. Signals are blocked, so that no
-        // handler of ours runs in it.
-        let pid = unsafe {
-            libc::clone(
-                child,
-                top,
-                flags | libc::SIGCHLD,
-                plan.cast_mut().cast(),
-                pidfd,
-            )
-        };
-        let result = Errno::result(pid);
-        drop(all);
-        result
-    }
+fn clone_copied(held: &Held) -> Result<(i32, OwnedFd), Errno> {
+    let pid = clone(held, 0, ptr::null_mut())?;
+    // The child is unreaped, so that its number still means it.
+    pidfd::open(pid).map(|fd| (pid, fd)).inspect_err(|_| {
+        // SAFETY: a signal to our own unreaped child.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
+    })
+}
+
+fn clone(held: &Held, flags: c_int, pidfd: *mut RawFd) -> Result<i32, Errno> {
+    let (stack, size) = held.cradle.stack();
+    let all = Blocked::new();
+    // SAFETY: `child` runs on a stack that nothing else uses until it is known to have left it. It
+    // only reads the plan, which is held as long, and makes system calls by hand. Signals are
+    // blocked, so that no handler of ours runs in it.
+    let pid = unsafe {
+        let top = stack.byte_add(size);
+        libc::clone(child, top, flags | libc::SIGCHLD, held.plan(), pidfd)
+    };
+    let result = Errno::result(pid);
+    drop(all);
+    result
 }
 
 /// Opens the file of a cgroup that takes its members.
 fn membership(cgroup: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
     nix::fcntl::openat(cgroup, "cgroup.procs", flags, nix::sys::stat::Mode::empty())
-}
-
-/// Memory that is returned when dropped.
-#[derive(Debug)]
-struct Mapping {
-    base: *mut c_void,
-    length: usize,
-}
-
-// SAFETY: the mapping belongs to its owner alone, whichever thread that is on.
-unsafe impl Send for Mapping {}
-
-impl Mapping {
-    fn new(length: usize, flags: c_int) -> Result<Self, Errno> {
-        let access = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: asks for fresh memory anywhere.
-        let base = unsafe {
-            libc::mmap(
-                ptr::null_mut(),
-                length,
-                access,
-                flags | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            )
-        };
-        if base == libc::MAP_FAILED {
-            Err(Errno::last())
-        } else {
-            Ok(Self { base, length })
-        }
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: the range was mapped by `new`, and nothing points into it any more.
-        unsafe { libc::munmap(self.base, self.length) };
-    }
 }
 
 /// Every signal blocked, those of the C library too, until dropped.
@@ -397,54 +414,6 @@ impl Drop for Blocked {
     }
 }
 
-/// Streams that do not sit on 0, 1 or 2, where putting one in place would close another.
-struct Raised<'fd> {
-    stdin: Stream<'fd>,
-    stdout: Stream<'fd>,
-    stderr: Stream<'fd>,
-}
-
-enum Stream<'fd> {
-    Borrowed(BorrowedFd<'fd>),
-    Moved(OwnedFd),
-}
-
-impl<'fd> Raised<'fd> {
-    fn new(streams: &Streams<'fd>) -> Result<Self, Errno> {
-        Ok(Self {
-            stdin: Stream::raise(streams.stdin)?,
-            stdout: Stream::raise(streams.stdout)?,
-            stderr: Stream::raise(streams.stderr)?,
-        })
-    }
-
-    fn numbers(&self) -> [RawFd; 3] {
-        [
-            self.stdin.number(),
-            self.stdout.number(),
-            self.stderr.number(),
-        ]
-    }
-}
-
-impl<'fd> Stream<'fd> {
-    fn raise(fd: BorrowedFd<'fd>) -> Result<Self, Errno> {
-        if fd.as_raw_fd() > 2 {
-            return Ok(Self::Borrowed(fd));
-        }
-        let number = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(3))?;
-        // SAFETY: the kernel has just made this descriptor for us alone.
-        Ok(Self::Moved(unsafe { OwnedFd::from_raw_fd(number) }))
-    }
-
-    fn number(&self) -> RawFd {
-        match self {
-            Self::Borrowed(fd) => fd.as_raw_fd(),
-            Self::Moved(fd) => fd.as_raw_fd(),
-        }
-    }
-}
-
 /// An array of pointers as the kernel takes it, with a null at its end.
 fn pointers(texts: &[CString]) -> Vec<*const c_char> {
     texts
@@ -455,218 +424,4 @@ fn pointers(texts: &[CString]) -> Vec<*const c_char> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs::File;
-    use std::io::Read;
-    use std::path::PathBuf;
-    use std::sync::atomic::{AtomicU32, Ordering};
-
-    use super::*;
-    use crate::os::users::Credentials;
-    use crate::supervision::WaitStatus;
-
-    /// A cgroup below that of the test, gone with it.
-    struct TestCgroup(PathBuf);
-
-    impl TestCgroup {
-        fn make() -> Option<Self> {
-            static MADE: AtomicU32 = AtomicU32::new(0);
-            let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
-            let line = mounts.lines().find(|line| line.contains(" - cgroup2 "))?;
-            let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-            let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
-            let number = MADE.fetch_add(1, Ordering::Relaxed);
-            let directory = PathBuf::from(line.split(' ').nth(4)?)
-                .join(own)
-                .join(format!("eternal-spawn-{}-{number}", std::process::id()));
-            std::fs::create_dir(&directory).ok()?;
-            Some(Self(directory))
-        }
-    }
-
-    impl Drop for TestCgroup {
-        fn drop(&mut self) {
-            std::fs::remove_dir(&self.0).expect("nobody lives there");
-        }
-    }
-
-    fn run(way: Way, command: &str) -> Result<(WaitStatus, String), Obstacle> {
-        let mut spawner = Spawner::new().expect("a stack");
-        let script = (command, "echo $$; exit 9");
-        run_in(&mut spawner, way, script, None)
-    }
-
-    fn prepared(command: &str, script: &str) -> (Launch, Prepared) {
-        let launch = Launch {
-            argv: vec![command.to_owned(), "-c".to_owned(), script.to_owned()],
-            working_directory: "/".into(),
-            environment: Vec::new(),
-            user: None,
-            group: None,
-            umask: 0o022,
-            nice: None,
-            oom_score_adj: None,
-            limits: Vec::new(),
-            family: true,
-            cgroup: None,
-        };
-        let prepared = Prepared::new(&launch, "t:1:1").expect("a valid launch");
-        (launch, prepared)
-    }
-
-    fn run_in(
-        spawner: &mut Spawner,
-        way: Way,
-        (command, script): (&str, &str),
-        cgroup: Option<&PathBuf>,
-    ) -> Result<(WaitStatus, String), Obstacle> {
-        let (launch, prepared) = prepared(command, script);
-        let cgroup = cgroup.map(|path| File::open(path).expect("a directory"));
-        let cgroup = cgroup.as_ref().map(AsFd::as_fd);
-        let null = File::open("/dev/null").expect("it is everywhere");
-        let (mut ours, theirs) = std::io::pipe().expect("a pipe");
-        let streams = Streams {
-            stdin: null.as_fd(),
-            stdout: theirs.as_fd(),
-            stderr: null.as_fd(),
-        };
-        let (pid, pidfd) = spawner.spawn_by(way, &launch, &prepared, &streams, cgroup)?;
-        drop(theirs);
-        let mut output = String::new();
-        ours.read_to_string(&mut output).expect("text");
-        if script.starts_with("echo") {
-            assert_eq!(output.trim(), pid.to_string());
-        }
-        let ended = loop {
-            if let Some(status) = pidfd::reap(pidfd.as_fd()) {
-                break status;
-            }
-            std::thread::yield_now();
-        };
-        Ok((ended, output))
-    }
-
-    #[test]
-    fn both_ways_make_the_same_process() {
-        for way in [Way::Shared, Way::Copied] {
-            let (status, _) = run(way, "/bin/sh").expect("the shell starts");
-            assert_eq!(status, WaitStatus::Exited { code: 9 }, "{way:?}");
-        }
-    }
-
-    #[test]
-    fn every_way_puts_a_process_into_its_cgroup() {
-        let Some(cgroup) = TestCgroup::make() else {
-            eprintln!("SKIPPED: no writable cgroup v2 here");
-            return;
-        };
-        for (way, inside) in [
-            (Way::Shared, true),
-            (Way::Shared, false),
-            (Way::Copied, true),
-        ] {
-            let mut spawner = Spawner::new().expect("a stack");
-            spawner.born_inside = inside && clone3::IS_HERE;
-            let script = "cat /proc/self/cgroup";
-            let output = run_in(&mut spawner, way, ("/bin/sh", script), Some(&cgroup.0));
-            let (_, output) = output.expect("the shell starts");
-            let name = cgroup.0.file_name().expect("a name").to_string_lossy();
-            assert!(
-                output.trim().ends_with(&*name),
-                "{way:?}, {inside}: {output}"
-            );
-            assert_eq!(spawner.born_inside, inside && clone3::IS_HERE, "{way:?}");
-        }
-    }
-
-    #[test]
-    fn a_cgroup_that_was_killed_takes_who_comes_later() {
-        let Some(cgroup) = TestCgroup::make() else {
-            eprintln!("SKIPPED: no writable cgroup v2 here");
-            return;
-        };
-        std::fs::write(cgroup.0.join("cgroup.kill"), "1").expect("a kernel since 5.14");
-        let mut spawner = Spawner::new().expect("a stack");
-        for _ in 0..2 {
-            let script = "cat /proc/self/cgroup";
-            let run = run_in(
-                &mut spawner,
-                Way::Shared,
-                ("/bin/sh", script),
-                Some(&cgroup.0),
-            );
-            let (status, output) = run.expect("the shell starts");
-            assert_eq!(status, WaitStatus::Exited { code: 0 }, "{output}");
-            let name = cgroup.0.file_name().expect("a name").to_string_lossy();
-            assert!(output.trim().ends_with(&*name), "{output}");
-            assert_eq!(spawner.born_inside, clone3::IS_HERE);
-        }
-    }
-
-    #[test]
-    fn a_cgroup_that_takes_nobody_is_told_from_other_obstacles() {
-        let Some(cgroup) = TestCgroup::make() else {
-            eprintln!("SKIPPED: no writable cgroup v2 here");
-            return;
-        };
-        let open = File::open(&cgroup.0).expect("a directory");
-        drop(cgroup);
-        for inside in [true, false] {
-            let mut spawner = Spawner::new().expect("a stack");
-            spawner.born_inside = inside && clone3::IS_HERE;
-            let (launch, prepared) = prepared("/bin/true", "");
-            let null = File::open("/dev/null").expect("it is everywhere");
-            let streams = Streams {
-                stdin: null.as_fd(),
-                stdout: null.as_fd(),
-                stderr: null.as_fd(),
-            };
-            let refused = spawner.spawn(&launch, &prepared, &streams, Some(open.as_fd()));
-            let obstacle = refused.expect_err("the cgroup is gone");
-            assert_eq!(obstacle.step, Step::Cgroup, "{inside}: {obstacle:?}");
-        }
-    }
-
-    #[test]
-    fn a_process_that_did_not_become_who_it_should_executes_nothing() {
-        if !nix::unistd::geteuid().is_root() {
-            eprintln!("SKIPPED: only root can switch users");
-            return;
-        }
-        let (unchanged, nobody) = (u32::MAX, 65_534);
-        for (uid, gid) in [(unchanged, nobody), (nobody, unchanged)] {
-            for way in [Way::Shared, Way::Copied] {
-                let (launch, mut prepared) = prepared("/bin/true", "");
-                prepared.identity.credentials = Some(Credentials {
-                    uid: Some(uid),
-                    gid,
-                    groups: vec![nobody],
-                    already: false,
-                    keeps_privileges: false,
-                });
-                let null = File::open("/dev/null").expect("it is everywhere");
-                let streams = Streams {
-                    stdin: null.as_fd(),
-                    stdout: null.as_fd(),
-                    stderr: null.as_fd(),
-                };
-                let mut spawner = Spawner::new().expect("a stack");
-                let refused = spawner.spawn_by(way, &launch, &prepared, &streams, None);
-                let obstacle = refused.expect_err("the kernel left it as it was");
-                assert_eq!(obstacle.step, Step::Unchanged, "{way:?}, {uid}, {gid}");
-            }
-        }
-    }
-
-    #[test]
-    fn both_ways_tell_at_once_what_cannot_be_executed() {
-        for way in [Way::Shared, Way::Copied] {
-            let obstacle = run(way, "/no/such").expect_err("no such program");
-            assert_eq!(
-                (obstacle.step, obstacle.errno),
-                (Step::Execute, Errno::ENOENT),
-                "{way:?}"
-            );
-        }
-    }
-}
+mod tests;

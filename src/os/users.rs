@@ -11,7 +11,7 @@ use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid, getgrouplist};
 use crate::supervision::{FailureKind, SpawnFailure};
 
 /// Who a process is to be.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Credentials {
     /// `None`: only the group changes.
     pub(super) uid: Option<u32>,
@@ -37,7 +37,7 @@ impl Credentials {
 }
 
 /// What a configured user and group amount to.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Identity {
     /// `None`: nothing is configured.
     pub(super) credentials: Option<Credentials>,

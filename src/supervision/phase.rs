@@ -16,6 +16,7 @@ pub(super) enum Phase {
         run: Run,
         cause: Option<Cause>,
         asked: Option<Next>,
+        birth: Birth,
     },
     Starting {
         life: Life,
@@ -46,6 +47,27 @@ pub(super) enum Until {
     GivenUp(Instant),
     /// Nothing: it is ready when it has ended well.
     Done,
+}
+
+/// A start that is under way: nobody knows yet whether the program is executed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Birth {
+    pub since: Instant,
+    pub stage: Stage,
+}
+
+/// How far a start has come.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Stage {
+    /// It may still be quick.
+    Fresh { hangs_at: Instant },
+    /// It takes so long that this was told.
+    Hanging { give_up_at: Instant },
+    /// It got SIGKILL.
+    Killed {
+        since: Instant,
+        alarm_at: Option<Instant>,
+    },
 }
 
 /// A run with its process.
@@ -118,6 +140,11 @@ pub(super) enum Next {
 impl Phase {
     pub fn deadline(&self) -> Option<Instant> {
         match self {
+            Self::Spawning { birth, .. } => match birth.stage {
+                Stage::Fresh { hangs_at } => Some(hangs_at),
+                Stage::Hanging { give_up_at } => Some(give_up_at),
+                Stage::Killed { alarm_at, .. } => alarm_at,
+            },
             Self::Starting {
                 until: Until::Ready(at) | Until::GivenUp(at),
                 ..
@@ -134,7 +161,6 @@ impl Phase {
             Self::Failed { retry_at } => *retry_at,
             Self::Stopped
             | Self::Waiting { .. }
-            | Self::Spawning { .. }
             | Self::Starting {
                 until: Until::Done, ..
             }
@@ -157,9 +183,27 @@ impl Phase {
         }
     }
 
+    /// What people are told of the deadline: that a start may be found to hang is nothing yet.
+    pub fn announced(&self) -> Option<Instant> {
+        if let Self::Spawning { birth, .. } = self
+            && !matches!(birth.stage, Stage::Hanging { .. })
+        {
+            return None;
+        }
+        self.deadline()
+    }
+
     pub fn state(&self) -> State {
         match self {
             Self::Stopped | Self::Removed => State::Stopped,
+            Self::Spawning {
+                birth:
+                    Birth {
+                        stage: Stage::Killed { .. },
+                        ..
+                    },
+                ..
+            } => State::Stopping,
             Self::Waiting { .. } | Self::Spawning { .. } | Self::Starting { .. } => State::Starting,
             Self::Running { .. } => State::Running,
             Self::Ending(_) => State::Stopping,

@@ -16,16 +16,18 @@
 //! ```
 //!
 //! A deadline is a field of the phase that waits for it: leaving the phase destroys it. News of
-//! another run is a no-op. A failed spawn is judged like a death. `Failing` ends what runs as a stop
-//! does, and that end is judged.
+//! another run is a no-op. A failed spawn is judged like a death. A spawn without an answer is told
+//! to hang, and ended (at once where nobody wants it any more, else after start_timeout). `Failing`
+//! ends what runs as a stop does, and that end is judged.
 
+mod birth;
 mod ending;
 mod news;
 mod orders;
 
 use std::time::Instant;
 
-use super::phase::{Ending, Grace, Phase};
+use super::phase::{Birth, Ending, Grace, Phase, Stage};
 use super::policy::{Policy, Record};
 use super::vocabulary::{Input, Moment, State, View};
 use super::{Id, Outbox};
@@ -159,7 +161,13 @@ impl Program {
             Phase::Ending(Ending {
                 grace: Grace::Killed { alarm_at: None, .. },
                 ..
-            })
+            }) | Phase::Spawning {
+                birth: Birth {
+                    stage: Stage::Killed { alarm_at: None, .. },
+                    ..
+                },
+                ..
+            }
         )
     }
 
@@ -181,7 +189,10 @@ impl Program {
             run: life.map(|life| (life.run, life.pid, life.since)),
             ran: self.record.ran(),
             crashes: self.record.crashes().collect(),
-            deadline: self.deadline().filter(|_| self.phase.ready_at().is_none()),
+            deadline: self
+                .phase
+                .announced()
+                .filter(|_| self.phase.ready_at().is_none()),
             ready_at: self.phase.ready_at(),
             failed_starts: self.failed_starts,
             backoff: self.phase.delay(),

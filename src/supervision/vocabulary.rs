@@ -164,7 +164,8 @@ pub enum Action {
     Spawn(Run),
     /// Send the stop signal to the run's main process and family.
     Stop(Run),
-    /// SIGKILL the run's main process and family.
+    /// SIGKILL the run's main process and family, or what is on its way to be that: the answer to
+    /// `Spawn` still follows.
     Kill(Run),
 }
 
@@ -220,6 +221,12 @@ pub enum Event {
         failure: SpawnFailure,
         /// Until the next try.
         delay: Duration,
+    },
+    /// It was to be started a second ago, and nobody knows yet whether the program is executed. Told
+    /// once for a run; `Started`, `StartFailed` or `StartDeferred` follows when it is known.
+    StartHangs {
+        /// Which run.
+        run: Run,
     },
     /// It is ready.
     Ready {

@@ -1,14 +1,14 @@
 //! What the tests share: a table of children for one test at a time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use eternal::os::children::{Children, Launch, News, Stdio};
+use eternal::os::children::{Children, Launch, News, Prepared, Stdio};
 use eternal::supervision::{Id, Run, SpawnFailure, WaitStatus};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -30,6 +30,8 @@ pub struct World {
     /// Orphans that were reaped.
     pub orphans: HashMap<i32, WaitStatus>,
     runs: u64,
+    /// News that came while a birth was waited for.
+    kept: VecDeque<News>,
     directory: tempfile::TempDir,
     _alone: MutexGuard<'static, ()>,
 }
@@ -55,6 +57,7 @@ pub fn within(test: impl AsyncFnOnce(&mut World)) {
             marker,
             orphans: HashMap::new(),
             runs: 0,
+            kept: VecDeque::new(),
             directory: tempfile::tempdir().expect("a directory"),
             _alone: alone,
         };
@@ -109,7 +112,8 @@ impl World {
                 .try_clone_to_owned()
                 .expect("a descriptor"),
         };
-        let pid = self.children.spawn(Id(1), run, launch, stdio)?;
+        self.begin(run, launch, stdio)?;
+        let pid = self.born(run)?;
         let output = pipe::Receiver::from_owned_fd(ours.into()).expect("a pipe");
         Ok(Started {
             run,
@@ -118,10 +122,43 @@ impl World {
         })
     }
 
+    /// Begins a run, and waits for nothing.
+    pub fn begin(&mut self, run: Run, launch: &Launch, stdio: Stdio) -> Result<(), SpawnFailure> {
+        let mark = self.children.mark(Id(1), run);
+        let prepared = Prepared::new(launch.clone(), &mark)?;
+        self.children.begin((Id(1), run), Arc::new(prepared), stdio)
+    }
+
+    /// Waits until it is known what became of a birth; what else happens is kept.
+    fn born(&mut self, wanted: Run) -> Result<i32, SpawnFailure> {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            self.children.look();
+            while let Some(news) = self.children.drain() {
+                match news {
+                    News::Spawned { run, pid, .. } if run == wanted => return Ok(pid),
+                    News::SpawnFailed { run, failure, .. } if run == wanted => return Err(failure),
+                    other @ (News::Spawned { .. }
+                    | News::SpawnFailed { .. }
+                    | News::Exited { .. }
+                    | News::FamilyGone { .. }
+                    | News::OrphanReaped { .. }) => self.kept.push_back(other),
+                }
+            }
+            assert!(Instant::now() < end, "it is never known what became of it");
+            std::thread::yield_now();
+        }
+    }
+
     /// Waits for the next news, keeping those of orphans.
     pub async fn news(&mut self) -> News {
-        let deadline = tokio::time::timeout(DEADLINE, self.children.next());
-        let news = deadline.await.expect("news in time");
+        let news = match self.kept.pop_front() {
+            Some(kept) => kept,
+            None => {
+                let deadline = tokio::time::timeout(DEADLINE, self.children.next());
+                deadline.await.expect("news in time")
+            }
+        };
         if let News::OrphanReaped { pid, status } = news {
             let before = self.orphans.insert(pid, status);
             assert_eq!(before, None, "an orphan was reaped twice");
@@ -151,6 +188,9 @@ impl World {
                 News::FamilyGone { run, .. } => return assert_eq!(run, wanted),
                 News::Exited { run, .. } => panic!("{run:?} ended twice"),
                 News::OrphanReaped { .. } => {}
+                news @ (News::Spawned { .. } | News::SpawnFailed { .. }) => {
+                    panic!("nothing was begun: {news:?}")
+                }
             }
         }
     }

@@ -9,6 +9,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use super::Children;
+use super::births::Look;
 use crate::os::pidfd;
 use crate::supervision::{Run, WaitStatus};
 
@@ -46,6 +47,9 @@ impl Children {
         }
         self.glimpsed.at = now;
         for run in self.exits.get_ref().ready().into_iter().map(Run) {
+            if self.births.contains_key(&run) {
+                continue;
+            }
             match self.runs.get(&run) {
                 Some(child) if child.ended => {
                     self.unsettled |= self.glimpsed.stirred.insert(run);
@@ -64,13 +68,23 @@ impl Children {
     /// Takes every main process that has ended out of the set of watched ones. Returns also the
     /// runs whose cgroups have news.
     pub(super) fn take_ended(&mut self) -> (Vec<(Run, WaitStatus)>, HashSet<Run>) {
-        let exits = self.exits.get_ref();
         let now = (self.clock)();
-        let mut ended = Vec::new();
+        let (mut ended, mut grown) = (Vec::new(), HashSet::new());
         let mut stirred = std::mem::take(&mut self.glimpsed.stirred);
         loop {
-            let known = ended.len();
-            for run in exits.ready().into_iter().map(Run) {
+            let mut news = false;
+            for run in self.exits.get_ref().ready().into_iter().map(Run) {
+                if self.births.contains_key(&run) {
+                    let look = self.look_at(run);
+                    news |= look != Look::Nothing;
+                    grown.extend((look == Look::Grown).then_some(run));
+                    continue;
+                }
+                if grown.contains(&run) {
+                    // It has ended already: that it ran is news of its own, before that.
+                    self.unsettled = true;
+                    continue;
+                }
                 let Some(child) = self.runs.get(&run) else {
                     continue;
                 };
@@ -79,13 +93,14 @@ impl Children {
                 } else if let Some((status, used)) = pidfd::peek(child.pidfd.as_fd()) {
                     // Before it is reaped: whoever misses it in `/proc` finds this afterwards.
                     self.endings.add(child.id.0, child.pid, used);
-                    exits.remove(child.pidfd.as_fd());
+                    self.exits.get_ref().remove(child.pidfd.as_fd());
                     self.glimpsed.ended.entry(run).or_insert(now);
                     ended.push((run, status));
+                    news = true;
                 }
             }
             // A debugger may hold back the status of a process that has ended: SIGCHLD follows.
-            if ended.len() == known {
+            if !news {
                 return (ended, stirred);
             }
         }

@@ -18,7 +18,8 @@ impl Children {
         if child.asked != Some(libc::SIGKILL) {
             child.asked = Some(signal);
         }
-        if !child.family {
+        // One that is being born has nobody yet, and no group of its own perhaps.
+        if !child.family || self.births.contains_key(&run) {
             if child.in_cgroup && signal == libc::SIGKILL {
                 self.cgroups.excuse(child.id);
             }
@@ -122,7 +123,7 @@ pub(super) fn tell(process: &Process, signal: i32) -> Result<(), Errno> {
 ///
 /// Where a filter of system calls is older than pidfds (it refuses them with EPERM or ENOSYS), the
 /// number has to do: the caller knows that it is not free.
-fn send(pidfd: Option<BorrowedFd<'_>>, pid: i32, signal: i32) -> Result<(), Errno> {
+pub(super) fn send(pidfd: Option<BorrowedFd<'_>>, pid: i32, signal: i32) -> Result<(), Errno> {
     let deliver = |signal| match pidfd.map(|pidfd| pidfd::send(pidfd, signal)) {
         Some(Err(Errno::EPERM | Errno::ENOSYS)) | None => pidfd::send_to_number(pid, signal),
         Some(sent) => sent,

@@ -6,28 +6,16 @@ use super::Program;
 use crate::supervision::exit::{ExitReason, WaitStatus};
 use crate::supervision::phase::{Ending, Grace, Intent, Life, Next, Phase};
 use crate::supervision::policy::{End, Verdict};
-use crate::supervision::vocabulary::{Action, Ailment, Cause, Event, Moment};
+use crate::supervision::vocabulary::{Action, Ailment, Event, Moment};
 use crate::supervision::{Outbox, Output, Run};
 
 /// From SIGKILL to the alarm that a process outlives it.
-const UNKILLABLE_AFTER: Duration = Duration::from_secs(5);
+pub(super) const UNKILLABLE_AFTER: Duration = Duration::from_secs(5);
 
 /// The signal that cannot be caught; the same number on every Linux.
 const SIGKILL: i32 = 9;
 
 impl Program {
-    pub(super) fn launch(&mut self, cause: Option<Cause>, out: &mut Outbox) {
-        self.runs = self.runs.wrapping_add(1);
-        let run = Run::new(self.id, self.runs);
-        self.why = "starting";
-        self.phase = Phase::Spawning {
-            run,
-            cause,
-            asked: None,
-        };
-        self.act(Action::Spawn(run), out);
-    }
-
     /// Begins to end a run: stop signal, grace period, SIGKILL.
     pub(super) fn end(
         &mut self,
@@ -104,8 +92,10 @@ impl Program {
                     ended.map(|(run, asked_at)| (run, at.now.saturating_duration_since(asked_at)));
                 self.settle_down(next, stopped, out);
             }
-            Next::Up(cause) => self.launch(cause, out),
-            Next::Wait { until, cause, .. } if until <= at.now => self.launch(Some(cause), out),
+            Next::Up(cause) => self.launch(at, cause, out),
+            Next::Wait { until, cause, .. } if until <= at.now => {
+                self.launch(at, Some(cause), out);
+            }
             Next::Wait {
                 until,
                 delay,
@@ -227,6 +217,13 @@ impl Program {
             (WaitStatus::Exited { .. }, _) => ExitReason::ExitCode,
             (WaitStatus::Lost, _) => ExitReason::Lost,
         }
+    }
+
+    /// The alarm that something outlives SIGKILL.
+    pub(super) fn unkillable(&mut self, at: Moment, run: Run, since: Instant, out: &mut Outbox) {
+        self.why = "it outlives SIGKILL: in uninterruptible sleep, or not to be signalled";
+        let after = at.now.saturating_duration_since(since);
+        self.tell(Event::Unkillable { run, after }, out);
     }
 
     pub(super) fn tell(&self, event: Event, out: &mut Outbox) {

@@ -1,138 +1,14 @@
 //! What a program does when the world has news of it, or time passes.
 
-use std::time::Duration;
-
 use super::Program;
 use super::ending::killed;
-use crate::supervision::exit::{ExitReason, SpawnFailure, WaitStatus};
+use crate::supervision::exit::WaitStatus;
 use crate::supervision::phase::{Ending, Grace, Intent, Life, Next, Phase, Until};
-use crate::supervision::policy::{End, Readiness, backoff};
+use crate::supervision::policy::End;
 use crate::supervision::vocabulary::{Action, Ailment, Cause, Event, Exit, Moment};
 use crate::supervision::{Outbox, Run};
 
 impl Program {
-    pub(super) fn spawned(&mut self, at: Moment, run: Run, pid: i32, out: &mut Outbox) {
-        let Phase::Spawning {
-            run: expected,
-            cause,
-            asked,
-        } = self.phase
-        else {
-            return;
-        };
-        if run != expected {
-            return;
-        }
-        self.deferrals = 0;
-        self.tell(Event::Started { run, pid, cause }, out);
-        let life = Life {
-            run,
-            pid,
-            since: at.now,
-            ready: false,
-        };
-        match asked {
-            Some(next) => self.end(at, life, Intent::Stop, next, out),
-            None => self.prove_ready(at, life, out),
-        }
-    }
-
-    /// A new run has to show that it is up, in the way that is configured.
-    fn prove_ready(&mut self, at: Moment, life: Life, out: &mut Outbox) {
-        let (why, until) = match self.policy.ready {
-            Readiness::Spawned | Readiness::Alive(Duration::ZERO) => {
-                return self.become_ready(at, life, out);
-            }
-            Readiness::Alive(least) => (
-                "started: it is up when it has stayed up",
-                Until::Ready(at.now + least),
-            ),
-            Readiness::Shown => (
-                "started, not ready yet",
-                Until::GivenUp(at.now + self.policy.start_timeout),
-            ),
-            Readiness::Exit => (
-                "at work: it is ready when it has ended with success",
-                Until::Done,
-            ),
-        };
-        self.why = why;
-        self.phase = Phase::Starting { life, until };
-    }
-
-    /// A start came to nothing: whoever waits for it hears so.
-    fn count_failed_start(&mut self) {
-        self.failed_starts = self.failed_starts.saturating_add(1);
-    }
-
-    pub(super) fn spawn_failed(
-        &mut self,
-        at: Moment,
-        run: Run,
-        failure: SpawnFailure,
-        out: &mut Outbox,
-    ) {
-        let Phase::Spawning {
-            run: expected,
-            cause,
-            asked,
-        } = self.phase
-        else {
-            return;
-        };
-        if run != expected {
-            return;
-        }
-        if failure.transient && asked.is_none() {
-            return self.defer(at, cause, failure, out);
-        }
-        self.count_failed_start();
-        self.deferrals = 0;
-        self.tell(
-            Event::StartFailed {
-                run,
-                cause,
-                failure,
-            },
-            out,
-        );
-        let next = match asked {
-            Some(next) => next,
-            None => self.judge(
-                at,
-                End {
-                    reason: ExitReason::SpawnError,
-                    code: None,
-                    ran: Duration::ZERO,
-                },
-                out,
-            ),
-        };
-        self.settle(at, next, None, out);
-    }
-
-    /// Puts a start off without holding it against the program: the machine is short of something.
-    pub(super) fn defer(
-        &mut self,
-        at: Moment,
-        cause: Option<Cause>,
-        failure: SpawnFailure,
-        out: &mut Outbox,
-    ) {
-        self.count_failed_start();
-        self.deferrals = self.deferrals.saturating_add(1);
-        // Not a zero wait even where restart_delay is: the want will not pass in no time.
-        let delay =
-            backoff(&self.policy, self.deferrals, at.chance).max(Duration::from_millis(100));
-        self.tell(Event::StartDeferred { failure, delay }, out);
-        self.why = "the machine is short of resources: the start is put off";
-        self.phase = Phase::Backoff {
-            until: at.now + delay,
-            delay,
-            cause,
-        };
-    }
-
     pub(super) fn ready(&mut self, at: Moment, run: Run, out: &mut Outbox) {
         if let Phase::Starting {
             life,
@@ -325,29 +201,21 @@ impl Program {
                             since,
                             alarm_at: None,
                         };
-                        self.why =
-                            "it outlives SIGKILL: in uninterruptible sleep, or not to be signalled";
-                        self.tell(
-                            Event::Unkillable {
-                                run,
-                                after: at.now.saturating_duration_since(since),
-                            },
-                            out,
-                        );
+                        self.unkillable(at, run, since, out);
                     }
                 }
             }
             Phase::Backoff { cause, .. } => {
                 let cause = *cause;
-                self.launch(cause, out);
+                self.launch(at, cause, out);
             }
             Phase::Failed { .. } => {
                 self.record.count_retry();
-                self.launch(Some(Cause::Crash), out);
+                self.launch(at, Some(Cause::Crash), out);
             }
+            Phase::Spawning { .. } => self.birth_is_late(at, out),
             Phase::Stopped
             | Phase::Waiting { .. }
-            | Phase::Spawning { .. }
             | Phase::Running { .. }
             | Phase::Completed
             | Phase::Removed => {}

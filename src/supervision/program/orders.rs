@@ -4,17 +4,17 @@ use super::Program;
 use super::ending::killed;
 use crate::supervision::Id;
 use crate::supervision::Outbox;
-use crate::supervision::phase::{Grace, Intent, Next, Phase};
+use crate::supervision::phase::{Birth, Grace, Intent, Next, Phase, Stage};
 use crate::supervision::vocabulary::{Action, Cause, Event, Moment, Order};
 
 impl Program {
     pub(super) fn obey(&mut self, at: Moment, order: Order, out: &mut Outbox) {
         match order {
-            Order::Start => self.start(out),
-            Order::Await(dependency) => self.wait_for(dependency, out),
+            Order::Start => self.start(at, out),
+            Order::Await(dependency) => self.wait_for(at, dependency, out),
             Order::Proceed => {
                 if let Phase::Waiting { .. } = self.phase {
-                    self.launch(None, out);
+                    self.launch(at, None, out);
                 }
             }
             Order::Stop => self.take_down(at, Next::Down, out),
@@ -24,7 +24,7 @@ impl Program {
         }
     }
 
-    pub(super) fn start(&mut self, out: &mut Outbox) {
+    pub(super) fn start(&mut self, at: Moment, out: &mut Outbox) {
         self.record.clear();
         self.failed_starts = 0;
         match &mut self.phase {
@@ -33,13 +33,14 @@ impl Program {
             | Phase::Backoff { .. }
             | Phase::Failed { .. }
             | Phase::Completed => {
-                self.launch(None, out);
+                self.launch(at, None, out);
             }
-            Phase::Spawning { asked, .. } => {
-                if *asked == Some(Next::Down) {
-                    *asked = None;
-                }
-            }
+            Phase::Spawning { asked, birth, .. } => match (*asked, birth.stage) {
+                (Some(Next::Gone | Next::Up(_)), _) => {}
+                // That one is on its way out.
+                (_, Stage::Killed { .. }) => *asked = Some(Next::Up(None)),
+                _ => *asked = None,
+            },
             Phase::Ending(ending) => match ending.next {
                 Next::Up(_) | Next::Gone => {}
                 Next::Down
@@ -54,7 +55,7 @@ impl Program {
         }
     }
 
-    pub(super) fn wait_for(&mut self, dependency: Id, out: &mut Outbox) {
+    pub(super) fn wait_for(&mut self, at: Moment, dependency: Id, out: &mut Outbox) {
         self.record.clear();
         self.failed_starts = 0;
         match &mut self.phase {
@@ -71,7 +72,7 @@ impl Program {
             | Phase::Ending(_)
             | Phase::Backoff { .. }
             | Phase::Removed => {
-                self.start(out);
+                self.start(at, out);
             }
         }
     }
@@ -85,10 +86,14 @@ impl Program {
             | Phase::Completed => {
                 self.settle_down(next, None, out);
             }
-            Phase::Spawning { asked, .. } => match asked {
-                Some(Next::Gone) => {}
-                _ => *asked = Some(next),
-            },
+            Phase::Spawning { asked, birth, .. } => {
+                if *asked != Some(Next::Gone) {
+                    *asked = Some(next);
+                }
+                if let Stage::Hanging { .. } = birth.stage {
+                    self.end_birth(at, out);
+                }
+            }
             Phase::Starting { life, .. } | Phase::Running { life } => {
                 let life = *life;
                 self.end(at, life, Intent::Stop, next, out);
@@ -103,13 +108,14 @@ impl Program {
 
     pub(super) fn restart(&mut self, at: Moment, cause: Cause, out: &mut Outbox) {
         self.failed_starts = 0;
-        // What is being spawned is as fresh as a restart would be, and keeps its record.
-        if !matches!(self.phase, Phase::Spawning { .. }) {
+        // What is just being spawned is as fresh as a restart would be, and keeps its record.
+        let is_fresh = self.is_being_born();
+        if !is_fresh {
             self.record.clear();
         }
         match &mut self.phase {
-            Phase::Stopped | Phase::Completed => self.launch(None, out),
-            Phase::Backoff { .. } | Phase::Failed { .. } => self.launch(Some(cause), out),
+            Phase::Stopped | Phase::Completed => self.launch(at, None, out),
+            Phase::Backoff { .. } | Phase::Failed { .. } => self.launch(at, Some(cause), out),
             Phase::Starting { life, .. } | Phase::Running { life } => {
                 let life = *life;
                 self.end(at, life, Intent::Restart, Next::Up(Some(cause)), out);
@@ -121,7 +127,11 @@ impl Program {
             }
             Phase::Spawning { asked, .. } => match asked {
                 Some(Next::Gone) => {}
-                _ => *asked = None,
+                _ if is_fresh => *asked = None,
+                _ => {
+                    *asked = Some(Next::Up(Some(cause)));
+                    self.end_birth(at, out);
+                }
             },
             Phase::Waiting { .. } | Phase::Removed => {}
         }
@@ -129,6 +139,7 @@ impl Program {
 
     pub(super) fn kill_now(&mut self, at: Moment, out: &mut Outbox) {
         self.take_down(at, Next::Down, out);
+        self.end_birth(at, out);
         if let Phase::Ending(ending) = &mut self.phase
             && let Grace::Polite { .. } = ending.grace
         {
@@ -136,5 +147,19 @@ impl Program {
             let run = ending.life.run;
             self.act(Action::Kill(run), out);
         }
+    }
+
+    /// Its start is under way and may still be quick.
+    fn is_being_born(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::Spawning {
+                birth: Birth {
+                    stage: Stage::Fresh { .. },
+                    ..
+                },
+                ..
+            }
+        )
     }
 }
