@@ -7,17 +7,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::environment::Inherited;
-use super::outside::is_a_file;
 use crate::config::{self, KillMode, Ready};
 use crate::observe::{About, HealthTally, LogCounters};
 use crate::os::cgroups::{Limits, Wanted};
 use crate::os::children::Launch;
 use crate::os::limits::Resource;
 use crate::os::logs::Source;
+use crate::os::places;
 use crate::supervision::{FailureKind, Member, RestartMode, SpawnFailure};
 
 /// Where a program notifies us: see sd_notify(3).
 const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
+/// As much of an `env_file` is read; bytes. A new process takes little more.
+const LONGEST_ENV_FILE: u64 = 1 << 20;
 /// How often it has to, in microseconds: see sd_watchdog_enabled(3).
 const WATCHDOG_USEC: &str = "WATCHDOG_USEC";
 
@@ -191,7 +193,10 @@ fn read_env_file(path: &Path) -> Result<Vec<(OsString, OsString)>, SpawnFailure>
         transient: false,
         message: format!("cannot read env_file {}: {what}", path.display()),
     };
-    let read = is_a_file(path).and_then(|()| std::fs::read_to_string(path));
+    let read = places::read(path, LONGEST_ENV_FILE).and_then(|bytes| {
+        let not_text = |_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8 text");
+        String::from_utf8(bytes).map_err(not_text)
+    });
     let text = read.map_err(|error| {
         let denied = error.kind() == io::ErrorKind::PermissionDenied;
         let kind = if denied {

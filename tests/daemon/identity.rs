@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
 use std::process::Command;
 
 use crate::world::World;
@@ -446,4 +446,43 @@ fn a_program_with_a_user_finds_that_users_world_and_nothing_of_the_starters() {
         }
     }
     drop(daemon);
+}
+
+#[test]
+fn an_env_file_shows_a_user_nothing_that_only_root_may_read() {
+    if !is_root() {
+        return;
+    }
+    let world = open_world(
+        "[programs.linked]\ncommand = ['sh', '-c', 'env > linked.env']\n\
+         env_file = 'theirs/link'\nuser = 'nobody'\n\
+         [programs.piped]\ncommand = ['sh', '-c', 'env > piped.env']\n\
+         env_file = 'theirs/pipe'\nuser = 'nobody'\n\
+         [programs.fair]\ncommand = ['sh', '-c', 'env > fair.new; mv fair.new fair.env; exec sleep 1000']\n\
+         env_file = 'theirs/fair'\nuser = 'nobody'\n",
+    );
+    let nobody = Some(65_534);
+    world.write("secret", "SECRET=canary\n");
+    fs::set_permissions(world.path("secret"), fs::Permissions::from_mode(0o600)).expect("a mode");
+    fs::create_dir(world.path("theirs")).expect("a directory");
+    symlink("../secret", world.path("theirs/link")).expect("a link");
+    let pipe = nix::sys::stat::Mode::from_bits_truncate(0o600);
+    nix::unistd::mkfifo(&world.path("theirs/pipe"), pipe).expect("a pipe");
+    world.write("theirs/fair", "FAIR=yes\n");
+    for name in ["theirs", "theirs/link", "theirs/pipe", "theirs/fair"] {
+        lchown(world.path(name), nobody, nobody).expect("another owner");
+    }
+    let mut daemon = world.run();
+    for (name, why) in [("linked", "link"), ("piped", "pipe")] {
+        let program = world.is(name, "backoff");
+        assert!(program.why.contains("env_file"), "{}", program.why);
+        assert!(program.why.contains(why), "{}", program.why);
+        assert!(!world.path(&format!("{name}.env")).exists());
+    }
+    let fair = world.appears("fair.env");
+    assert!(
+        fair.contains("FAIR=yes") && !fair.contains("canary"),
+        "{fair}"
+    );
+    assert_eq!(daemon.is_stopped(), 0);
 }
