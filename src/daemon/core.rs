@@ -25,7 +25,6 @@ use crate::os::journal::Journal;
 use crate::os::logs::{LogError, Logs, OpenLog, Stream};
 use crate::os::notify::{Notification, Systemd};
 use crate::os::session::Foreground;
-use crate::os::signals::Signal;
 use crate::supervision::{
     Action, Ailment, Event, Fleet, Id, Input, Moment, Outbox, Request, Run, WaitStatus,
 };
@@ -38,6 +37,8 @@ pub(super) struct Core {
     pub fleet: Fleet,
     /// That it ends, and why, has been told.
     pub ending: bool,
+    /// A thread that it cannot do without has ended.
+    pub maimed: bool,
     pub out: Outbox,
     /// What is to be done in the next turn: the time of this one is up.
     pub put_off: Outbox,
@@ -193,40 +194,6 @@ impl Core {
             News::OrphanReaped { pid, .. } => {
                 self.observer.tell(&DaemonEvent::OrphanReaped { pid })
             }
-        }
-    }
-
-    pub fn obey(&mut self, signal: Signal) {
-        self.observer.tell(&DaemonEvent::SignalReceived {
-            name: signal.name(),
-        });
-        match signal {
-            Signal::Terminate | Signal::Interrupt | Signal::Quit => {
-                if self.fleet.is_shutting_down() {
-                    self.request(Request::Kill);
-                } else {
-                    self.stop_everything(signal.name());
-                }
-            }
-            Signal::Hangup => self.hung_up(),
-            Signal::ReopenLogs => {
-                self.logs.reopen();
-                self.observer.tell(&DaemonEvent::LogsReopened);
-            }
-            Signal::Statistics => self.observer.tell(&DaemonEvent::Statistics),
-        }
-    }
-
-    /// The signal asks for a reload, unless it is the news that the terminal is gone: that ends a
-    /// daemon in the foreground, as it would end any program, and is nothing to one that was told to
-    /// outlive it.
-    fn hung_up(&mut self) {
-        match self.foreground.take_if(|foreground| foreground.is_gone()) {
-            None => self.reload(true, None),
-            Some(gone) if gone.matters() && !self.fleet.is_shutting_down() => {
-                self.stop_everything("its terminal is gone");
-            }
-            Some(_) => {}
         }
     }
 

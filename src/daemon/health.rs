@@ -9,13 +9,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::commands::Purpose;
 use super::core::Core;
 use super::readiness::Found;
-use super::task::Task;
+use super::task::{Task, caught};
 use crate::config::{self, Check};
 use crate::observe::{self, Checked, HealthTally};
 use crate::os::probe;
@@ -43,6 +44,8 @@ enum What {
 /// Runs that are checked, and what has been counted of each slot.
 pub(super) struct Health {
     found: mpsc::Sender<Found>,
+    /// The thread that asks servers: what those make of it takes nothing from the loop.
+    asks_on: Handle,
     patients: HashMap<Run, Patient>,
     /// They outlive runs: counters do not start over with a restart.
     tallies: HashMap<Id, Arc<HealthTally>>,
@@ -62,9 +65,10 @@ struct Patient {
 }
 
 impl Health {
-    pub fn new(found: mpsc::Sender<Found>) -> Self {
+    pub fn new(found: mpsc::Sender<Found>, asks_on: Handle) -> Self {
         Self {
             found,
+            asks_on,
             patients: HashMap::new(),
             tallies: HashMap::new(),
             turns: 0,
@@ -163,10 +167,10 @@ impl Health {
         F: Future<Output = Result<(), String>> + Send,
     {
         let (found, turn) = (self.found.clone(), self.turns);
-        Task::spawn(async move {
+        Task::spawn_on(&self.asks_on, async move {
             loop {
                 sleep(interval).await;
-                let what = What::Answer(probe().await);
+                let what = What::Answer(caught(probe()).await);
                 let report = Report { run, turn, what };
                 if found.send(Found::Health(report)).await.is_err() {
                     return;

@@ -6,6 +6,7 @@ mod core;
 mod crash_records;
 mod environment;
 mod errands;
+mod falls;
 mod health;
 pub mod inspection;
 mod last_status;
@@ -49,6 +50,7 @@ use crate::os::notify::Systemd;
 use crate::os::pid_file::{Found, PidFile, PidFileError};
 use crate::os::session::Foreground;
 use crate::os::signals::{Signal, Signals};
+use crate::os::threads;
 use crate::os::{self, session};
 use crate::supervision::{Fleet, Outbox, Outcome, Request};
 use slots::Slot;
@@ -198,6 +200,8 @@ async fn supervise(start: Start, open: Open, tracing: Option<&Tracing>) -> Resul
         observer.trace(tracing.spans());
     }
 
+    let (web, asks_on) =
+        web::Web::start().map_err(|error| refuse(1, "start a thread for HTTP", &error))?;
     let (commands, orders) = mpsc::channel(QUEUE);
     let (ping, pings) = mpsc::channel(QUEUE);
     let (probed, ready) = mpsc::channel(QUEUE);
@@ -232,6 +236,7 @@ async fn supervise(start: Start, open: Open, tracing: Option<&Tracing>) -> Resul
         probed: ready,
         looked_up,
         pings,
+        falls: threads::falls(),
         alarm: Alarm::default(),
     };
     let config = start.loaded.config;
@@ -239,6 +244,7 @@ async fn supervise(start: Start, open: Open, tracing: Option<&Tracing>) -> Resul
     let mut core = Core {
         fleet: Fleet::default(),
         ending: false,
+        maimed: false,
         out: Outbox::new(),
         put_off: Outbox::new(),
         untold: VecDeque::new(),
@@ -250,11 +256,15 @@ async fn supervise(start: Start, open: Open, tracing: Option<&Tracing>) -> Resul
         app: Arc::clone(&app),
         logs: open.logs,
         journal: journal.clone(),
-        health: health::Health::new(probed.clone()),
+        health: health::Health::new(probed.clone(), asks_on.clone()),
         watchdogs: watchdog::Watchdogs::new(probed.clone()),
         voices: voices::Voices::new(nix::unistd::geteuid().as_raw()),
         crashes: crash_records::CrashRecords::new(history, journal.clone(), probed.clone()),
-        readiness: readiness::Readiness::new(inbox.notifications.address().to_owned(), probed),
+        readiness: readiness::Readiness::new(
+            inbox.notifications.address().to_owned(),
+            probed,
+            asks_on.clone(),
+        ),
         births,
         commands: commands::Commands::default(),
         orders: orders::Orders::default(),
@@ -272,9 +282,8 @@ async fn supervise(start: Start, open: Open, tracing: Option<&Tracing>) -> Resul
     core.populate();
     core.publish();
     let last = last_status::LastStatus::new(&core.config.daemon.state_dir);
-    let keep = last.clone().keep(core.observer.reader());
-    let web = web::Web::start(metrics, open.control, backend, keep)
-        .map_err(|error| refuse(1, "start serving HTTP", &error))?;
+    asks_on.spawn(last.clone().keep(core.observer.reader()));
+    let web = web.serve(metrics, open.control, backend);
     let outcome = if core.end_survivors(&found, &mut inbox.signals).await {
         core.start_all();
         core.run(&mut inbox).await
@@ -380,7 +389,7 @@ impl Core {
         self.systemd_says(Systemd::stopping);
         self.observer.tell(&DaemonEvent::Statistics);
         let code = match outcome {
-            Outcome::Stopped | Outcome::Completed => 0,
+            Outcome::Stopped | Outcome::Completed => u8::from(self.maimed),
             Outcome::Failed | Outcome::Unkillable => 1,
         };
         if outcome == Outcome::Failed

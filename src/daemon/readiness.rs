@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::commands::{Commands, Purpose};
-use super::task::Task;
+use super::task::{Task, caught};
 use super::{health, watchdog};
 use crate::config::{Check, Ready};
 use crate::os::children::{Children, Prepared};
@@ -37,6 +38,8 @@ pub(super) enum Found {
 pub(super) struct Readiness {
     notify_address: String,
     found: mpsc::Sender<Found>,
+    /// The thread that asks servers.
+    asks_on: Handle,
     awaited: HashMap<Run, Awaited>,
 }
 
@@ -52,10 +55,11 @@ struct Awaited {
 }
 
 impl Readiness {
-    pub fn new(notify_address: String, found: mpsc::Sender<Found>) -> Self {
+    pub fn new(notify_address: String, found: mpsc::Sender<Found>, asks_on: Handle) -> Self {
         Self {
             notify_address,
             found,
+            asks_on,
             awaited: HashMap::new(),
         }
     }
@@ -136,9 +140,9 @@ impl Readiness {
 
     fn ask_tcp(&self, run: Run, authority: String) -> Task {
         let found = self.found.clone();
-        Task::spawn(async move {
+        Task::spawn_on(&self.asks_on, async move {
             let mut attempt = 0;
-            while probe::tcp(&authority, TCP_LIMIT).await.is_err() {
+            while caught(probe::tcp(&authority, TCP_LIMIT)).await.is_err() {
                 tokio::time::sleep(probe::retry_delay(attempt)).await;
                 attempt += 1;
             }
@@ -148,9 +152,12 @@ impl Readiness {
 
     fn ask_http(&self, run: Run, authority: String, path: String) -> Task {
         let found = self.found.clone();
-        Task::spawn(async move {
+        Task::spawn_on(&self.asks_on, async move {
             let mut attempt = 0;
-            while probe::http(&authority, &path, HTTP_LIMIT).await.is_err() {
+            while caught(probe::http(&authority, &path, HTTP_LIMIT))
+                .await
+                .is_err()
+            {
                 tokio::time::sleep(probe::retry_delay(attempt)).await;
                 attempt += 1;
             }

@@ -21,8 +21,9 @@ use super::readiness::Found;
 use crate::control::server::Command;
 use crate::observe::DaemonEvent;
 use crate::os::notify::{NotifySocket, Systemd};
-use crate::os::signals::Signals;
-use crate::supervision::{Event, Outcome, Output};
+use crate::os::signals::{Signal, Signals};
+use crate::os::threads::Fall;
+use crate::supervision::{Event, Outcome, Output, Request};
 
 /// Deaths, and what follows from a turn, are each dealt with for so long before others have their
 /// turn. Long enough for the restarts of a burst, short beside what a person or a probe waits.
@@ -48,6 +49,7 @@ pub(super) struct Inbox {
     pub probed: mpsc::Receiver<Found>,
     pub looked_up: mpsc::UnboundedReceiver<LookedUp>,
     pub pings: mpsc::Receiver<oneshot::Sender<()>>,
+    pub falls: Option<mpsc::UnboundedReceiver<Fall>>,
     pub alarm: Alarm,
 }
 
@@ -101,6 +103,13 @@ impl Core {
             || inbox.signals.poll_next(context),
             |signal| self.obey(signal),
         );
+        worked |= portion(
+            || match &mut inbox.falls {
+                Some(falls) => some(falls.poll_recv(context)),
+                None => Poll::Pending,
+            },
+            |fall| self.fallen(fall),
+        );
         worked |= self.take_notifications(inbox, context);
         // After the notifications: one of those may have just been in time.
         worked |= portion(
@@ -119,8 +128,8 @@ impl Core {
         worked |= portion(
             || some(inbox.pings.poll_recv(context)),
             |ping| {
-                // Whoever asked may have lost patience.
-                let _ = ping.send(());
+                // Whoever asked may have lost patience. Without an answer it is not healthy.
+                let _ = (!self.maimed).then(|| ping.send(()));
             },
         );
         if !worked {
@@ -203,6 +212,40 @@ impl Core {
                 Output::Action(id, action) if Instant::now() < until => self.act(id, action),
                 Output::Action(..) => self.put_off.push_back(output),
             }
+        }
+    }
+
+    fn obey(&mut self, signal: Signal) {
+        self.observer.tell(&DaemonEvent::SignalReceived {
+            name: signal.name(),
+        });
+        match signal {
+            Signal::Terminate | Signal::Interrupt | Signal::Quit => {
+                if self.fleet.is_shutting_down() {
+                    self.request(Request::Kill);
+                } else {
+                    self.stop_everything(signal.name());
+                }
+            }
+            Signal::Hangup => self.hung_up(),
+            Signal::ReopenLogs => {
+                self.logs.reopen();
+                self.observer.tell(&DaemonEvent::LogsReopened);
+            }
+            Signal::Statistics => self.observer.tell(&DaemonEvent::Statistics),
+        }
+    }
+
+    /// The signal asks for a reload, unless it is the news that the terminal is gone: that ends a
+    /// daemon in the foreground, as it would end any program, and is nothing to one that was told to
+    /// outlive it.
+    fn hung_up(&mut self) {
+        match self.foreground.take_if(|foreground| foreground.is_gone()) {
+            None => self.reload(true, None),
+            Some(gone) if gone.matters() && !self.fleet.is_shutting_down() => {
+                self.stop_everything("its terminal is gone");
+            }
+            Some(_) => {}
         }
     }
 

@@ -93,6 +93,13 @@ pub enum DaemonEvent {
         /// How much.
         late: Duration,
     },
+    /// A thread of it has ended before its time.
+    ThreadEnded {
+        /// What it is called.
+        thread: &'static str,
+        /// What ended it.
+        why: String,
+    },
     /// Spans could not be exported.
     SpansDropped {
         /// How many.
@@ -192,6 +199,11 @@ impl Observer {
                 Level::INFO,
                 "logs_reopened",
                 "log files reopened".to_owned(),
+            ),
+            DaemonEvent::ThreadEnded { thread, why } => (
+                Level::ERROR,
+                "thread_ended",
+                format!("the thread {thread} has ended: {why}"),
             ),
             DaemonEvent::LogTrouble { message } => (Level::WARN, "log_trouble", message.clone()),
             DaemonEvent::Trouble { message } => (Level::WARN, "trouble", message.clone()),

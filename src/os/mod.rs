@@ -25,6 +25,8 @@ pub mod launch;
 pub mod limits;
 pub mod logs;
 pub mod memory;
+/// Names of hosts.
+mod names;
 /// The child's side of a spawn: nothing but system calls.
 mod newborn;
 pub mod notify;
@@ -44,6 +46,8 @@ pub mod signals;
 /// From a launch to a running process.
 mod spawn;
 pub mod survivors;
+/// Threads whose end somebody notices.
+pub mod threads;
 /// Users and groups.
 mod users;
 

@@ -2,6 +2,9 @@
 
 use std::fmt::Display;
 use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http_body_util::Empty;
@@ -9,12 +12,17 @@ use hyper::Request;
 use hyper::body::Bytes;
 use hyper::header::{CONNECTION, HOST, USER_AGENT};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+
+use super::names;
 
 /// The first pause between two attempts.
 const FIRST_DELAY: Duration = Duration::from_millis(10);
 /// The longest pause between two attempts.
 const LAST_DELAY: Duration = Duration::from_millis(250);
+/// Bytes of an HTTP answer, up to the end of its head, at most.
+const MOST_READ: usize = 64 * 1024;
 
 /// Tries once, for at most so long, to connect to `HOST:PORT`.
 ///
@@ -60,7 +68,12 @@ pub fn retry_delay(attempt: u32) -> Duration {
 }
 
 async fn connect(authority: &str) -> Result<TcpStream, String> {
-    let stream = TcpStream::connect(authority)
+    let addresses = names::resolve(authority)
+        .await
+        .map_err(|error| format!("connect to {authority}: {error}"))?;
+    // By address: given a name the runtime would make a thread for each attempt, and a resolver
+    // that is dead would keep them all.
+    let stream = TcpStream::connect(&*addresses)
         .await
         .map_err(|error| format!("connect to {authority}: {error}"))?;
     // A connect to a free local port can pick that very port as its own and reach itself.
@@ -75,7 +88,7 @@ type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 async fn get(stream: TcpStream, authority: &str, path: &str) -> Result<hyper::StatusCode, Cause> {
     let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        hyper::client::conn::http1::handshake(TokioIo::new(Bounded::new(stream))).await?;
     let request = Request::get(path)
         .header(HOST, authority)
         .header(USER_AGENT, concat!("eternal/", env!("CARGO_PKG_VERSION")))
@@ -91,6 +104,57 @@ async fn get(stream: TcpStream, authority: &str, path: &str) -> Result<hyper::St
             end?;
             Ok(answer.await?.status())
         }
+    }
+}
+
+/// A stream of which only so much is read: an answer may come in pieces for ever, as one that is put
+/// off with `100 Continue` again and again.
+struct Bounded {
+    stream: TcpStream,
+    left: usize,
+}
+
+impl Bounded {
+    fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            left: MOST_READ,
+        }
+    }
+}
+
+impl AsyncRead for Bounded {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.left == 0 {
+            let what = format!("it sent {MOST_READ} bytes without an answer in them");
+            return Poll::Ready(Err(io::Error::other(what)));
+        }
+        let before = into.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(context, into);
+        self.left = self.left.saturating_sub(into.filled().len() - before);
+        polled
+    }
+}
+
+impl AsyncWrite for Bounded {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 
@@ -198,6 +262,32 @@ mod tests {
         let short = Duration::from_millis(250);
         let error = block_on(http(&address, "/", short)).expect_err("silence");
         assert_eq!(error, format!("http://{address}/: no answer in 250ms"));
+    }
+
+    #[test]
+    fn a_server_that_puts_its_answer_off_for_ever_is_cut_off() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let address = listener.local_addr().expect("address").to_string();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("accept");
+            while stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").is_ok() {}
+        });
+        let error = block_on(http(&address, "/", 60 * LIMIT)).expect_err("no answer");
+        assert!(error.contains("65536 bytes without an answer"), "{error}");
+        server.join().expect("the connection is closed");
+    }
+
+    #[test]
+    fn a_name_is_looked_up_and_one_that_does_not_exist_is_said() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let port = listener.local_addr().expect("address").port();
+        assert_eq!(block_on(tcp(&format!("localhost:{port}"), LIMIT)), Ok(()));
+        let nobody = "name.invalid:80";
+        let error = block_on(tcp(nobody, 60 * LIMIT)).expect_err("no such host");
+        assert!(
+            error.starts_with(&format!("connect to {nobody}: ")),
+            "{error}"
+        );
     }
 
     #[test]

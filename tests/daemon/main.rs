@@ -15,6 +15,7 @@ mod policy;
 mod readiness;
 mod signals;
 mod survivors;
+mod threads;
 mod trust;
 mod verbs;
 mod world;

@@ -272,3 +272,97 @@ fn stop_names_the_daemon_whose_socket_is_gone() {
         "{said:?}"
     );
 }
+
+#[test]
+fn sigquit_stops_the_daemon_in_order() {
+    let world = World::new(POLITE);
+    let mut daemon = world.run();
+    world.appears("up");
+    daemon.signal(Signal::SIGQUIT);
+    assert_eq!(daemon.ends(), 0);
+    assert_eq!(world.read("bye"), "bye\n");
+}
+
+/// Every signal that nobody means for the daemon, by number; the real-time ones included.
+fn stray_signals() -> Vec<i32> {
+    use Signal as S;
+    let named = [
+        S::SIGALRM,
+        S::SIGCHLD,
+        S::SIGCONT,
+        S::SIGIO,
+        S::SIGPIPE,
+        S::SIGPROF,
+        S::SIGPWR,
+        S::SIGSTKFLT,
+        S::SIGTTIN,
+        S::SIGTTOU,
+        S::SIGURG,
+        S::SIGVTALRM,
+        S::SIGWINCH,
+        S::SIGXCPU,
+        S::SIGXFSZ,
+    ];
+    let real_time = nix::libc::SIGRTMIN()..=nix::libc::SIGRTMAX();
+    named
+        .into_iter()
+        .map(|signal| signal as i32)
+        .chain(real_time)
+        .collect()
+}
+
+#[test]
+fn a_stray_signal_does_not_end_the_daemon_and_leave_its_programs_alone() {
+    let world = World::new(POLITE);
+    let mut daemon = world.run();
+    let pid = world.pid("web");
+    for number in stray_signals() {
+        let mut kill = world.command("kill");
+        kill.args([&format!("-{number}"), &daemon.pid().to_string()]);
+        assert_eq!(world.said(kill).code, 0, "signal {number} was sent");
+        daemon.answers();
+        assert!(!daemon.has_ended(), "ended by signal {number}");
+    }
+    assert_eq!(world.pid("web"), pid);
+    assert_eq!(daemon.is_stopped(), 0);
+}
+
+#[test]
+fn a_program_is_born_with_the_default_of_every_signal() {
+    let world = World::new(
+        "[programs.web]\ncommand = [\"sh\", \"-c\", \"grep Sig /proc/self/status > mine; echo up > up; sleep 1000\"]\n",
+    );
+    let mut daemon = world.run();
+    world.appears("up");
+    for mask in ["SigIgn:\t", "SigBlk:\t"] {
+        let line = format!("{mask}{:016x}", 0);
+        assert!(
+            world.lines("mine").contains(&line),
+            "{}",
+            world.read("mine")
+        );
+    }
+    assert_eq!(daemon.is_stopped(), 0);
+}
+
+#[test]
+fn a_log_at_the_limit_of_file_sizes_is_a_full_disk_and_no_death() {
+    let world = World::new(
+        r#"
+        [programs.web]
+        command = ["sh", "-c", 'while :; do echo a line like any other; done']
+        log_file = "web.log"
+        "#,
+    );
+    let mut command = world.command("prlimit");
+    command.args(["--fsize=65536", World::binary(), "run"]);
+    let mut daemon = world.launch_as(command);
+    daemon.answers();
+    let series =
+        "eternal_program_log_dropped_lines_total{program=\"web\",replica=\"0\",stream=\"stdout\"}";
+    eventually("lines are dropped, and counted", || {
+        value(&world.scrape()?, series).filter(|dropped| *dropped > 0.0)
+    });
+    assert!(!daemon.has_ended());
+    assert_eq!(daemon.is_stopped(), 0);
+}

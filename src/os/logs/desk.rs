@@ -7,7 +7,6 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::EventFd;
@@ -15,6 +14,7 @@ use nix::sys::eventfd::EventFd;
 use super::daemon_log::DaemonLog;
 use super::sink::{QUEUE, Sink};
 use super::{clock, lock};
+use crate::os::threads;
 
 /// Without progress for this long, lines are dropped.
 pub(super) const STALL: Duration = Duration::from_secs(1);
@@ -108,8 +108,7 @@ impl Desk {
 
     fn hire(self: &Arc<Self>, writer: u64) -> std::io::Result<()> {
         let desk = Arc::clone(self);
-        let builder = thread::Builder::new().name(self.name.to_owned());
-        builder.spawn(move || {
+        threads::spawn(self.name, move || {
             super::make_way();
             desk.run(writer);
         })?;

@@ -41,13 +41,13 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::thread;
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::os::threads;
 use crate::supervision::{Id, Run};
 use capture::Registered;
 use daemon_log::{DaemonLog, Place};
@@ -240,9 +240,8 @@ impl Logs {
 
 impl Room {
     fn start_threads(&self, pump: Pump, rotated: Receiver<Arc<chain::Chain>>) -> io::Result<()> {
-        let named = |name: &str| thread::Builder::new().name(name.to_owned());
         let stop = Arc::clone(&self.stop_compressing);
-        named("log-pump").spawn(move || {
+        threads::spawn("log-pump", move || {
             make_way();
             pump.run();
         })?;
@@ -250,7 +249,7 @@ impl Room {
         if self.log.stderr.is_some() {
             self.stderr.start()?;
         }
-        named("log-gzip").spawn(move || rotate::compress_all(&rotated, &stop))?;
+        threads::spawn_helper("log-gzip", move || rotate::compress_all(&rotated, &stop))?;
         Ok(())
     }
 
