@@ -391,10 +391,10 @@ fn the_default_timeline_is_the_one_the_contract_tells() {
         .unwrap_or_else(|p| panic!("{p}"));
     let text = check(&loaded);
     for line in [
-        "crash at 0.0 s, restart after 1 s",
-        "crash at 7.0 s, restart after 8 s",
-        "gives up at 15.0 s",
-        "a program that lives longer than 15 s each time never trips it; EternalProgramCrashLoopingSlow covers that",
+        "crash at 0s, restart after 1s",
+        "crash at 7s, restart after 8s",
+        "gives up at 15s",
+        "a program that lives longer than 15s each time never trips it; EternalProgramCrashLoopingSlow covers that",
     ] {
         assert!(text.contains(line), "{line} is missing from\n{text}");
     }
@@ -405,7 +405,7 @@ fn the_default_timeline_is_the_one_the_contract_tells() {
     for (policy, line) in [
         (
             "restart='never'",
-            "crash at 0.0 s: failed, as restart = \"never\"",
+            "crash at 0s: failed, as restart = \"never\"",
         ),
         ("max_restarts=2", "at most 2 automatic restarts in all"),
         ("on_crash_loop='retry'", "tried again every 5m after that"),
