@@ -107,6 +107,47 @@ pub fn harmless(text: &str, lines: Lines) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// A fact in a log line: its text, and whether machines read it as a number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fact {
+    text: String,
+    number: bool,
+}
+
+impl Fact {
+    /// Makes one of a number, as it is written in JSON.
+    #[must_use]
+    pub fn number(number: impl ToString) -> Self {
+        Self {
+            text: number.to_string(),
+            number: true,
+        }
+    }
+
+    /// Tells whether it is a number.
+    #[must_use]
+    pub const fn is_number(&self) -> bool {
+        self.number
+    }
+}
+
+impl<T: Into<String>> From<T> for Fact {
+    fn from(text: T) -> Self {
+        Self {
+            text: text.into(),
+            number: false,
+        }
+    }
+}
+
+impl std::ops::Deref for Fact {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.text
+    }
+}
+
 /// Whether a text may have more than one line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lines {

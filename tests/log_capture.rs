@@ -68,7 +68,7 @@ fn read(path: &Path) -> String {
 }
 
 fn own(message: &str) -> Record {
-    let fields = vec![("pid", "42".to_owned())];
+    let fields = vec![("pid", "42".into())];
     Record {
         level: Level::Info,
         at: SystemTime::now(),

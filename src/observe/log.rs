@@ -13,6 +13,7 @@ use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 
 use super::Tracing;
+use crate::text::Fact;
 
 /// The trace that a line belongs to: 32 hexadecimal digits.
 pub const TRACE_ID: &str = "trace_id";
@@ -31,7 +32,7 @@ pub struct LogRecord {
     /// The sentence.
     pub message: String,
     /// What is in the sentence, for machines, in the order it was said.
-    pub fields: Vec<(&'static str, String)>,
+    pub fields: Vec<(&'static str, Fact)>,
 }
 
 /// Takes log records from any thread. It must never block.
@@ -91,8 +92,12 @@ impl<S: Subscriber> Layer<S> for Lines {
             let span = within.span();
             let ids = span.span_context();
             if ids.is_valid() {
-                record.fields.push((TRACE_ID, ids.trace_id().to_string()));
-                record.fields.push((SPAN_ID, ids.span_id().to_string()));
+                record
+                    .fields
+                    .push((TRACE_ID, ids.trace_id().to_string().into()));
+                record
+                    .fields
+                    .push((SPAN_ID, ids.span_id().to_string().into()));
             }
         });
         (self.sink)(record);
@@ -106,8 +111,23 @@ impl Visit for Reading<'_> {
         match field.name() {
             "message" => value.clone_into(&mut self.0.message),
             "program" => self.0.program = Some(value.to_owned()),
-            name => self.0.fields.push((name, value.to_owned())),
+            name => self.0.fields.push((name, value.into())),
         }
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.0.fields.push((field.name(), Fact::number(value)));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.0.fields.push((field.name(), Fact::number(value)));
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        // Written so that it is seen to be no whole number, as in JSON.
+        self.0
+            .fields
+            .push((field.name(), Fact::number(format!("{value:?}"))));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
@@ -140,6 +160,6 @@ mod tests {
         assert_eq!(heard[0].level, Level::WARN);
         assert_eq!(heard[0].program.as_deref(), Some("web/1"));
         assert_eq!(heard[0].message, "exited: SIGKILL");
-        assert_eq!(heard[0].fields, [("pid", "7".to_owned())]);
+        assert_eq!(heard[0].fields, [("pid", Fact::number(7))]);
     }
 }

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::split::Piece;
 use super::{Level, Record, Stream, clock};
+use crate::text::{Fact, Lines, harmless};
 
 /// The look of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +128,7 @@ pub(super) fn record(to: &mut Vec<u8>, look: Look, record: &Record) {
             }
             object.insert("message".into(), record.message.as_str().into());
             for (name, value) in &record.fields {
-                object.insert((*name).into(), value.as_str().into());
+                object.insert((*name).into(), json(value));
             }
             to.extend_from_slice(Value::Object(object).to_string().as_bytes());
         }
@@ -166,6 +167,12 @@ fn colours(look: Look, wanted: bool, colour: &'static str) -> (&'static str, &'s
     }
 }
 
+/// Writes a number as one, where JSON has it.
+fn json(fact: &Fact) -> Value {
+    let number = fact.is_number().then(|| serde_json::from_str(fact).ok());
+    number.flatten().unwrap_or_else(|| Value::from(&**fact))
+}
+
 fn sentence(to: &mut Vec<u8>, record: &Record) {
     if let Some(program) = &record.program {
         to.extend_from_slice(program.as_bytes());
@@ -173,7 +180,7 @@ fn sentence(to: &mut Vec<u8>, record: &Record) {
     }
     escape(to, record.message.as_bytes());
     // Where lines are for people, the ids of traces are noise.
-    let for_people = |field: &&(&str, String)| !matches!(field.0, "trace_id" | "span_id");
+    let for_people = |field: &&(&str, Fact)| !matches!(field.0, "trace_id" | "span_id");
     for (name, value) in record.fields.iter().filter(for_people) {
         to.push(b' ');
         to.extend_from_slice(name.as_bytes());
@@ -194,20 +201,15 @@ fn sentence(to: &mut Vec<u8>, record: &Record) {
 /// the end is part of the line's end.
 pub(super) fn escape(to: &mut Vec<u8>, bytes: &[u8]) {
     let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
-    let harmless = bytes.iter().fold(true, |so_far, byte| {
+    let plain = bytes.iter().fold(true, |so_far, byte| {
         so_far & ((0x20..0x7f).contains(byte) | (*byte == b'\t'))
     });
-    if harmless {
+    if plain {
         to.extend_from_slice(bytes);
         return;
     }
-    for char in String::from_utf8_lossy(bytes).chars() {
-        if char.is_control() && char != '\t' {
-            to.extend_from_slice(format!("\\x{:02x}", u32::from(char)).as_bytes());
-        } else {
-            to.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes());
-        }
-    }
+    let text = String::from_utf8_lossy(bytes);
+    to.extend_from_slice(harmless(&text, Lines::One).as_bytes());
 }
 
 #[cfg(test)]
@@ -267,13 +269,20 @@ mod tests {
             at: at(),
             program: Some("web".into()),
             message: "started".into(),
-            fields: vec![("pid", "42".into()), ("why", "a \"b\"".into())],
+            fields: vec![("pid", Fact::number(42)), ("why", "a \"b\"".into())],
         };
         record(&mut to, Look::Text, &own);
         let text = String::from_utf8(to).expect("the log is UTF-8");
         assert!(
             text.ends_with("Z INFO  web: started pid=42 why=\"a \\\"b\\\"\"\n"),
             "{text}"
+        );
+        let mut to = Vec::new();
+        record(&mut to, Look::Json, &own);
+        let json: Value = serde_json::from_slice(&to).expect("JSON");
+        assert_eq!(
+            (&json["pid"], &json["why"]),
+            (&42.into(), &"a \"b\"".into())
         );
     }
 }

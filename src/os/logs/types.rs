@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
+use crate::text::Fact;
+
 /// How the daemon's log is kept.
 #[derive(Debug)]
 pub struct Options {
@@ -87,7 +89,7 @@ pub struct Record {
     /// A sentence.
     pub message: String,
     /// What belongs to it.
-    pub fields: Vec<(&'static str, String)>,
+    pub fields: Vec<(&'static str, Fact)>,
 }
 
 /// Which captured lines are wanted.
