@@ -9,6 +9,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::layers::{Gathering, one_line, section_called};
 use super::node::{Node, Place, quote};
+use super::other_formats;
 use super::problem::{Problem, Problems, Text, did_you_mean};
 use super::schema::{self, Section, TABLES};
 
@@ -53,6 +54,14 @@ pub(super) fn read(path: &Path) -> Result<Text, Problems> {
 /// Adds the file as a layer, noting every key that does not exist.
 pub(super) fn gather(text: &Text, into: &mut Gathering) {
     let (document, errors) = DeTable::parse_recoverable(&text.text);
+    if !errors.is_empty()
+        && let Some((what, help)) = other_formats::language(&text.text)
+    {
+        let title = format!("not valid TOML: this is {what}");
+        let problem = Problem::new(Place::File(0..0), title, "it begins here").help(help);
+        into.problems.push(problem);
+        return;
+    }
     if !errors.is_empty() {
         // What follows an error on its line is mostly its echo.
         let mut lines = Vec::new();
@@ -166,7 +175,10 @@ fn unknown_key(path: &str, section: Section, key: &Spanned<std::borrow::Cow<'_, 
         format!("`{path}` has no key {}", quote(name)),
         "unknown key",
     );
-    problem.help = if let Some(guess) = did_you_mean(name, schema::names(section)) {
+    let synonym = other_formats::synonym(name).filter(|_| section == Section::Program);
+    problem.help = if let Some(ours) = synonym {
+        Some(format!("here it is {ours}"))
+    } else if let Some(guess) = did_you_mean(name, schema::names(section)) {
         Some(format!("did you mean `{guess}`?"))
     } else {
         elsewhere(name).map(|place| format!("`{name}` belongs in {place}"))

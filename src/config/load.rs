@@ -12,6 +12,7 @@ use super::model::{Config, Program};
 use super::node::{Kind, Node, Place, quote};
 use super::origins::Origins;
 use super::problem::{Problem, Problems, Text};
+use super::schema::reference;
 use super::trust::stranger;
 use super::valid;
 use super::values::absolute;
@@ -106,6 +107,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
         }
     }
     gathering.environment(&sources.environment);
+    warnings.extend(sources.environment.iter().filter_map(misspelt));
     flags::gather(&mut gathering, &sources.flags, &mode);
     let problems = |list| Problems::new(list, text.cloned());
     let merged = gathering.merge();
@@ -142,6 +144,20 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
         origins,
         warnings,
     })
+}
+
+/// Says of a variable that looks like one of ours and is not read how it is spelt.
+fn misspelt((name, _): &(String, String)) -> Option<String> {
+    let rest = name.strip_prefix("ETERNAL_")?;
+    let key = reference().iter().find(|key| {
+        let plain = key.name.to_ascii_uppercase();
+        rest == plain || rest == format!("{}_{plain}", key.section.table().to_ascii_uppercase())
+    })?;
+    let (table, key) = (key.section.table(), key.name);
+    let right = format!("ETERNAL__{table}__{key}").to_ascii_uppercase();
+    Some(format!(
+        "the variable {name} is not read: it would be {right}, with two underscores"
+    ))
 }
 
 /// Puts what is wrong in the file in the order of its lines, and the rest behind it.

@@ -23,6 +23,7 @@ mod load;
 mod model;
 mod node;
 mod origins;
+mod other_formats;
 mod problem;
 mod schema;
 mod signals;
