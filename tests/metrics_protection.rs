@@ -308,10 +308,7 @@ fn a_reload_takes_new_files_and_refuses_wrong_ones_changing_nothing() {
     let refused = daemon.reload();
     let message = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success(), "{message}");
-    assert!(
-        message.contains("tls.key: there is none in it"),
-        "{message}"
-    );
+    assert!(message.contains("tls.key: the file has none"), "{message}");
     assert_eq!(code(&old, "secret").expect("an answer"), "200");
     assert_eq!(code(&old, "changed").expect("an answer"), "401");
 
@@ -344,7 +341,7 @@ fn a_wrong_file_ends_the_start_before_anything_is_started() {
         (
             "tls.key",
             b"junk",
-            "the private key DIR/tls.key: there is none in it (it has to be PEM)",
+            "the private key DIR/tls.key: the file has none (it has to be PEM)",
         ),
         (
             "tls.key",
@@ -359,7 +356,7 @@ fn a_wrong_file_ends_the_start_before_anything_is_started() {
         (
             "accounts",
             b"prom: secret\n",
-            "the password file DIR/accounts: line 1: what prom has is no bcrypt hash",
+            "the password file DIR/accounts: line 1: the password of prom is not a bcrypt hash",
         ),
         (
             "missing",

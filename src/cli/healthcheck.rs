@@ -22,6 +22,7 @@ use super::arguments::SourcesArgs;
 use super::output::Output;
 use super::{Complaint, DONE, FAILED, place};
 use crate::config::{Listen, Metrics};
+use crate::control::api::Done;
 use crate::control::client::Client;
 use crate::text::with_causes;
 
@@ -73,7 +74,12 @@ pub(super) async fn execute(
     let unwell = |reason: String| Complaint::new(FAILED, format!("unhealthy: {reason}"));
     match asked.await {
         Ok(Ok(())) => {
-            output.line(question.yes())?;
+            if output.is_json() {
+                let messages = vec![question.yes().to_owned()];
+                output.json(&Done { ok: true, messages })?;
+            } else {
+                output.line(question.yes())?;
+            }
             Ok(DONE)
         }
         Ok(Err(reason)) => Err(unwell(reason)),

@@ -36,7 +36,7 @@ pub(super) fn find(sources: &SourcesArgs, output: &mut Output) -> Result<Place, 
         Err(complaint) => {
             let socket = socket_of_a_bad_config(sources).ok_or(complaint)?;
             output.complain(
-                "the config has mistakes (`eternal check` shows them); only its socket is used",
+                "the config has mistakes (`eternal check` shows them); the daemon is looked for at the socket it names",
             );
             Ok(Place {
                 client: Client::new(socket),

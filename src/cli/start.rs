@@ -43,6 +43,9 @@ pub(super) async fn execute(
             if let Some(last) = (machine.last)(&loaded.config) {
                 guard::permit("start", &last.status.daemon, force)?;
             }
+            for warning in &loaded.warnings {
+                output.complain(&format!("warning: {warning}"));
+            }
         }
         Err(error) => return Err(error.into()),
     }

@@ -16,6 +16,7 @@ use crate::control::server::Refusal;
 use crate::observe::DaemonEvent;
 use crate::os::notify::Systemd;
 use crate::supervision::{Cause, Id, Request, State};
+use crate::text;
 
 /// Where the config comes from, and who waits for a reload under way.
 pub(super) struct Reloads {
@@ -201,7 +202,10 @@ impl Core {
         let resized: Vec<String> = diff
             .instances
             .iter()
-            .map(|i| format!("{} ({} instances instead of {})", i.name, i.new, i.old))
+            .map(|i| {
+                let new = text::count(i.new as usize, "instance");
+                format!("{} ({new} instead of {})", i.name, i.old)
+            })
             .collect();
         let (restart, started) = self.apply(&diff, &new)?;
         self.app.protect(protection);

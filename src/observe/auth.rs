@@ -106,7 +106,7 @@ impl Accounts {
                 .ok_or_else(|| format!("line {number}: it must be `user: bcrypt-hash`"))?;
             let parts = HashParts::from_str(hash).map_err(|_| {
                 format!(
-                    "line {number}: what {user} has is no bcrypt hash; \
+                    "line {number}: the password of {user} is not a bcrypt hash; \
                      `htpasswd -nB {user}` makes one"
                 )
             })?;
@@ -276,7 +276,7 @@ mod tests {
             costly.starts_with("line 1: the hash of ann has cost 31; it must be at most 17"),
             "{costly}"
         );
-        assert!(plain.starts_with("line 2: what ann has is no bcrypt hash"));
+        assert!(plain.starts_with("line 2: the password of ann is not a bcrypt hash"));
         assert!(!plain.contains("hunter2"), "{plain}");
         assert_eq!(
             reason("tls_server_config\n"),

@@ -193,7 +193,11 @@ impl Observer {
             }
             DaemonEvent::Ended { code } => {
                 self.shut_down();
-                (Level::INFO, "daemon_ended", format!("ended with {code}"))
+                (
+                    Level::INFO,
+                    "daemon_ended",
+                    format!("ended with exit code {code}"),
+                )
             }
             DaemonEvent::LogsReopened => (
                 Level::INFO,

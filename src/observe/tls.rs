@@ -57,7 +57,7 @@ fn read(what: &'static str, file: &Path) -> Result<Vec<u8>, ProtectionError> {
 fn not_pem(what: &'static str, file: &Path, error: &PemError) -> ProtectionError {
     // Others may quote what they cannot read, so they are not told.
     let reason = if matches!(error, PemError::NoItemsFound) {
-        "there is none in it (it has to be PEM)"
+        "the file has none (it has to be PEM)"
     } else if matches!(error, PemError::MissingSectionEnd { .. }) {
         "it is cut off"
     } else {

@@ -193,7 +193,11 @@ fn execute(obstacle: &Obstacle, prepared: &Prepared) -> SpawnFailure {
     let launch = &prepared.launch;
     let command = command(launch);
     let errno = obstacle.errno;
-    let operation = format!("cannot execute {command}");
+    let operation = if command.contains(char::is_whitespace) {
+        format!("cannot execute {command:?}")
+    } else {
+        format!("cannot execute {command}")
+    };
     let refuse = |kind, cause: String| SpawnFailure {
         kind,
         transient: false,
@@ -217,6 +221,20 @@ fn execute(obstacle: &Obstacle, prepared: &Prepared) -> SpawnFailure {
             FailureKind::Permission,
             format!("{} (not executable)", cause(errno)),
         );
+    }
+    if matches!(errno, Errno::ENOENT | Errno::EACCES) && command.contains(char::is_whitespace) {
+        let cause = format!(
+            "{}; each word of `command` is an element of its own, and there is no shell",
+            cause(errno)
+        );
+        return refuse(FailureKind::Exec, cause);
+    }
+    if errno == Errno::ENOEXEC {
+        let cause = format!(
+            "{}: neither a program of this machine nor a script with a #! line",
+            cause(errno)
+        );
+        return refuse(FailureKind::Exec, cause);
     }
     if errno == Errno::ENOENT {
         if let Some(present) = prepared

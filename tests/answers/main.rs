@@ -12,6 +12,7 @@ mod gone;
 mod guards;
 mod terminal;
 mod truth;
+mod words;
 #[path = "../daemon/world.rs"]
 #[expect(
     dead_code,

@@ -19,7 +19,7 @@ pub(super) fn unit(needs: &Needs) -> String {
     let mut text = format!(
         "\
 # Written by `eternal systemd-unit --config {file}{users}`.
-# Write it anew when paths, users or timeouts in that file change; what else you change belongs into a drop-in.
+# Write it anew when paths, users or timeouts in that file change; other changes belong in a drop-in.
 
 [Unit]
 Description=Eternal process supervisor
@@ -52,7 +52,7 @@ ExecReload={executable} reload --config {file}
 Restart=on-failure
 RestartSec=10
 RestartPreventExitStatus=2
-# The supervision loop itself says that it turns.
+# The supervision loop itself sends the signs of life.
 WatchdogSec=30
 # Above what all programs may take to stop and get ready, one after the other, as in a reload.
 TimeoutStartSec={start}

@@ -58,7 +58,7 @@ pub(super) fn translate(app: &Node, shared: &mut Shared<'_>, notes: &mut Notes) 
     logs::translate(&mut options, shared, (&mut command, &mut keys), notes);
     rest::translate(&mut options, notes);
     if command.needs_shell() {
-        let text = "sh gives it its variables and redirections, then leaves its place to it";
+        let text = "sh gives it its variables and redirections, then becomes it (exec)";
         notes.says(&name, &options.whole(), text);
     }
     keys.set("command", texts(command.argv()));

@@ -156,7 +156,7 @@ fn one(
     }
     if line.needs_shell() {
         let at = section.get("command").map(|o| place(&section.name, o));
-        let text = "sh gives it its variables and redirections, then leaves its place to it";
+        let text = "sh gives it its variables and redirections, then becomes it (exec)";
         notes.says(name, &at.unwrap_or_else(|| place_of(section)), text);
     }
     keys.set("command", texts(line.argv()));

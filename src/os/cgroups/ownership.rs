@@ -57,7 +57,9 @@ fn is_ours(base: &Place, supervisor: &Place, we: i32) -> Result<(), String> {
         return if super::super::is_pid_1() && is_first_namespace() {
             Ok(())
         } else {
-            Err(format!("{name} is the root of all cgroups"))
+            Err(format!(
+                "the daemon is in {name}, the root of the tree of cgroups, which is nobody's"
+            ))
         };
     }
     let kind = files::read(&base.directory, "cgroup.type").unwrap_or_default();
