@@ -104,7 +104,7 @@ fn listener(config: &Config, running: bool, findings: &mut Vec<Finding>) {
 fn inspect_program(program: &Program, findings: &mut Vec<Finding>) {
     let key = |name: &str| format!("programs.{}.{name}", program.name);
     if let Some(path) = &program.log_file {
-        findings.extend(unwritable(&key("log_file"), path, Weight::Error));
+        findings.extend(unwritable(&key("log_file"), path, Weight::Warning));
     }
     let slot = Slot {
         program: program.clone().into(),

@@ -113,27 +113,6 @@ fn who_may_not_use_the_socket_hears_whose_it_is() {
 }
 
 #[test]
-fn root_hears_that_somebody_else_decides_what_it_runs() {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("needs root to give a file away: not tested");
-        return;
-    }
-    let world = World::new(GOOD);
-    let owner = Some(nix::unistd::Uid::from_raw(65_534));
-    nix::unistd::chown(&world.path("eternal.toml"), owner, None).expect("given away");
-    for verb in ["check", "start"] {
-        let said = world.eternal(&[verb]);
-        assert_eq!(said.code, 0, "{said:?}");
-        assert!(
-            said.err
-                .contains("belongs to uid 65534, who decides with it what root runs"),
-            "{said:?}"
-        );
-    }
-    assert_eq!(world.eternal(&["stop"]).code, 0);
-}
-
-#[test]
 fn numbers_of_the_json_log_are_numbers_and_healthcheck_speaks_json_too() {
     let world = World::new(&format!("[daemon]\nlog_format = \"json\"\n{GOOD}"));
     let mut daemon = world.run();
