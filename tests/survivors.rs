@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use eternal::os::cgroups::LeftOvers;
 use eternal::os::identity::Identity;
-use eternal::os::survivors::{Ended, How, Survivor, end, find};
+use eternal::os::installation::Installation;
+use eternal::os::survivors::{Clearing, Farewell, How, News, Search, Survivor};
+use nix::libc;
 
 /// A program as a daemon would start it, in a session of its own with the marker in its
 /// environment. It has a descendant that left for another session, one that cleared its
@@ -70,14 +73,82 @@ fn sorted(members: &BTreeMap<String, Identity>) -> Vec<Identity> {
     identities
 }
 
-fn finish(marker: &str, list: Vec<Survivor>, grace: Duration) -> Ended {
+/// A search for who carries this token, or is on record and proves to be one of ours.
+fn search(marker: &str, recorded: &[(Identity, String)]) -> Search {
+    let recorded = recorded.iter().cloned().collect();
+    Search::new(
+        Installation::from_token(marker),
+        recorded,
+        LeftOvers::default(),
+    )
+}
+
+fn find(marker: &str, recorded: &[(Identity, String)]) -> Vec<Survivor> {
+    loop {
+        let found = search(marker, recorded).run();
+        // Somebody, maybe of another test, is just executing a program.
+        if found.unsure.is_empty() {
+            return found.survivors;
+        }
+    }
+}
+
+/// How the end of survivors went.
+#[derive(Debug, Default)]
+struct Ended {
+    count: usize,
+    left: Vec<Survivor>,
+    unproven: Vec<String>,
+    took: Duration,
+}
+
+/// Ends what a search finds, as the daemon's loop does.
+fn finish(search: Search, farewell: fn(&str) -> Farewell) -> Ended {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder.enable_all().build().expect("runtime");
-    runtime.block_on(end(marker, list, nix::libc::SIGTERM, grace))
+    runtime.block_on(async {
+        let begun = Instant::now();
+        let mut clearing = Clearing::new(search, farewell, begun).expect("epoll");
+        let mut ended = Ended::default();
+        loop {
+            for news in clearing.advance(Instant::now()) {
+                match news {
+                    News::Found(_) | News::Hangs => {}
+                    News::Unproven(_, name) => ended.unproven.push(name),
+                    News::Left(survivor) => ended.left.push(survivor),
+                    News::Rival(pid) => panic!("{pid} is no daemon"),
+                    News::Over { count } => {
+                        ended.count = count;
+                        ended.took = begun.elapsed();
+                        return ended;
+                    }
+                }
+            }
+            let deadline = clearing.deadline().expect("it is not over");
+            tokio::select! {
+                () = std::future::poll_fn(|context| clearing.poll_next(context)) => {}
+                () = tokio::time::sleep_until(deadline.into()) => {}
+            }
+        }
+    })
+}
+
+const fn patient(_: &str) -> Farewell {
+    Farewell {
+        signal: libc::SIGTERM,
+        grace: Duration::from_secs(10),
+    }
+}
+
+const fn brief(_: &str) -> Farewell {
+    Farewell {
+        signal: libc::SIGTERM,
+        grace: Duration::from_millis(200),
+    }
 }
 
 fn unique_marker(test: u32) -> String {
-    format!("{:08x}{test:08x}", std::process::id())
+    format!("{test:08x}{:08x}", std::process::id())
 }
 
 #[test]
@@ -93,7 +164,7 @@ fn the_whole_family_of_a_killed_daemon_is_found_and_ended() {
             .find(|s| s.identity == members[name])
             .map(|s| s.how)
     };
-    assert_eq!(how("main"), Some(How::Recorded));
+    assert_eq!(how("main"), Some(How::Marked));
     assert_eq!(how("far"), Some(How::Marked));
     assert_eq!(how("clean"), Some(How::Family));
     assert_eq!(how("orphan"), Some(How::Family));
@@ -103,29 +174,151 @@ fn the_whole_family_of_a_killed_daemon_is_found_and_ended() {
             .filter(|s| s.how != How::Marked)
             .all(|s| s.name == "web")
     );
-    let ended = finish(&marker, found, Duration::from_secs(10));
-    assert_eq!(
-        ended,
-        Ended {
-            terminated: 4,
-            killed: 0,
-            left: Vec::new()
-        }
+    let ended = finish(search(&marker, &recorded), patient);
+    assert_eq!((ended.count, ended.left), (4, Vec::new()));
+    assert!(
+        ended.took < Duration::from_secs(10),
+        "nobody had to be killed"
     );
     assert!(members.values().all(|identity| !identity.is_alive()));
 }
 
 #[test]
-fn without_a_record_the_marker_is_enough_and_without_a_marker_the_record() {
+fn without_a_record_the_marker_is_enough() {
     let marker = unique_marker(2);
     let members = orphaned(&marker, PROGRAM, 4);
     assert_eq!(identities(&find(&marker, &[])), sorted(&members));
-    let recorded = [(members["main"], "web".to_owned())];
-    assert_eq!(identities(&find("", &recorded)), sorted(&members));
     assert_eq!(find("", &[]), []);
     assert_eq!(find(&unique_marker(99), &[]), []);
-    let ended = finish(&marker, find(&marker, &[]), Duration::from_secs(10));
-    assert_eq!((ended.terminated, ended.left), (4, Vec::new()));
+    let ended = finish(search(&marker, &[]), patient);
+    assert_eq!((ended.count, ended.left), (4, Vec::new()));
+}
+
+/// A process as a daemon leaves it that has cleared its environment: it leads a session, and nobody
+/// reads any more what it says.
+fn wiped() -> Identity {
+    let mut command = Command::new("env");
+    command
+        .args([
+            "-i",
+            "setsid",
+            "--fork",
+            "sh",
+            "-c",
+            "echo $$ >&2; exec sleep 300",
+        ])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().expect("env");
+    let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+    let pid = lines.next().expect("a line").expect("text");
+    let who = Identity::of(pid.trim().parse().expect("a pid")).expect("alive");
+    child.wait().expect("it has forked");
+    who
+}
+
+#[test]
+fn without_a_marker_a_record_needs_a_process_that_has_lost_its_daemon() {
+    let marker = unique_marker(6);
+    let ours = wiped();
+    let recorded = [(ours, "web/1".to_owned())];
+    // A process that another test is just making has copies of our descriptors until it executes.
+    let begun = Instant::now();
+    let found = loop {
+        let found = find(&marker, &recorded);
+        if !found.is_empty() || begun.elapsed() > Duration::from_secs(20) {
+            break found;
+        }
+    };
+    assert_eq!((found.len(), found[0].how), (1, How::Recorded), "{found:?}");
+    let ended = finish(search(&marker, &recorded), patient);
+    assert_eq!((ended.count, ended.unproven.len()), (1, 0));
+    assert!(!ours.is_alive());
+}
+
+#[test]
+fn a_forged_record_ends_nobody_and_is_said() {
+    let marker = unique_marker(7);
+    // A service that leads its session, but whose output goes elsewhere; and a plain process.
+    let mut service = Command::new("setsid");
+    service.args([
+        "--fork",
+        "sh",
+        "-c",
+        "echo $$; exec sleep 300 >/dev/null 2>&1",
+    ]);
+    service.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut service = service.spawn().expect("setsid");
+    let mut line = String::new();
+    let mut output = BufReader::new(service.stdout.take().expect("piped"));
+    output.read_line(&mut line).expect("a line");
+    service.wait().expect("it has forked");
+    let service = Identity::of(line.trim().parse().expect("a pid")).expect("alive");
+    let mut plain = Command::new("sleep");
+    plain.arg("300").stdout(Stdio::piped());
+    let mut plain = plain.spawn().expect("sleep");
+    drop(plain.stdout.take());
+    let innocent = Identity::of(plain.id() as i32).expect("alive");
+    // Until it has executed `sleep` its output is still the pipe.
+    while !std::fs::read_link(format!("/proc/{}/fd/1", service.pid()))
+        .is_ok_and(|to| to.ends_with("null"))
+    {
+        std::thread::yield_now();
+    }
+    drop(output);
+    let recorded = [
+        (service, "sshd".to_owned()),
+        (innocent, "innocent".to_owned()),
+    ];
+    let mut ended = finish(search(&marker, &recorded), brief);
+    ended.unproven.sort();
+    // The plain one is in our session, so it is not even looked at.
+    assert_eq!((ended.count, ended.unproven), (0, vec!["sshd".to_owned()]));
+    assert!(service.is_alive() && innocent.is_alive());
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(service.pid()),
+        nix::sys::signal::Signal::SIGKILL,
+    )
+    .expect("kill");
+    plain.kill().expect("kill");
+    plain.wait().expect("wait");
+}
+
+#[test]
+fn each_program_gets_its_own_signal_and_its_own_grace_at_the_same_time() {
+    let marker = unique_marker(8);
+    // `slow` needs a second after SIGUSR1, which is its stop signal; the deaf ones use up theirs.
+    let slow = "trap 'sleep 1; echo flushed; exit 0' USR1; trap '' TERM; echo main $$; \
+                while :; do sleep 0.02; done";
+    let mut recorded = Vec::new();
+    let program = |name: &str, script: &str| {
+        let members = orphaned(&format!("{marker}:{name}"), script, 1);
+        (members["main"], name.to_owned())
+    };
+    recorded.push(program("slow", slow));
+    for number in 0..5 {
+        let deaf = "trap '' TERM; echo main $$; while :; do sleep 0.02; done";
+        recorded.push(program(&format!("deaf-{number}"), deaf));
+    }
+    fn farewell(name: &str) -> Farewell {
+        let (signal, grace) = match name {
+            "slow" => (libc::SIGUSR1, 20),
+            _ => (libc::SIGTERM, 2),
+        };
+        let grace = Duration::from_secs(grace);
+        Farewell { signal, grace }
+    }
+    let ended = finish(search(&marker, &recorded), farewell);
+    assert_eq!(ended.left, []);
+    assert!(ended.count >= 6, "{ended:?}");
+    assert!(
+        ended.took >= Duration::from_secs(2),
+        "each had its grace: {ended:?}"
+    );
+    assert!(
+        ended.took < Duration::from_secs(8),
+        "side by side: {ended:?}"
+    );
 }
 
 #[test]
@@ -135,9 +328,9 @@ fn those_that_do_not_listen_and_those_that_are_stopped_are_killed() {
     let members = orphaned(&marker, deaf, 2);
     let found = find(&marker, &[]);
     assert_eq!(identities(&found), sorted(&members));
-    let ended = finish(&marker, found, Duration::from_millis(200));
+    let ended = finish(search(&marker, &[]), brief);
     assert_eq!(ended.left, []);
-    assert!(ended.killed >= 1, "{ended:?}");
+    assert!(ended.count >= 2, "{ended:?}");
     assert_eq!(find(&marker, &[]), []);
 }
 
@@ -151,9 +344,9 @@ fn a_family_that_forks_when_asked_to_stop_is_ended_all_the_same() {
     "#;
     let members = orphaned(&marker, hydra, 1);
     let session = members["main"].pid();
-    let ended = finish(&marker, find(&marker, &[]), Duration::from_secs(2));
+    let ended = finish(search(&marker, &[]), brief);
     assert_eq!(ended.left, []);
-    assert!(ended.killed >= 1, "{ended:?}");
+    assert!(ended.count >= 2, "{ended:?}");
     assert_eq!(find(&marker, &[]), []);
     let mut members = Command::new("ps");
     members
@@ -181,14 +374,10 @@ fn a_recycled_number_is_never_signalled() {
     let start: u64 = start.parse().expect("number");
     let earlier: Identity = format!("{rest}/{}", start - 1).parse().expect("valid");
     let marker = unique_marker(5);
-    let list = vec![Survivor {
-        identity: earlier,
-        name: "web".to_owned(),
-        how: How::Recorded,
-    }];
-    assert_eq!(find(&marker, &[(earlier, "web".to_owned())]), []);
-    let ended = finish(&marker, list, Duration::from_millis(100));
-    assert_eq!((ended.killed, ended.left), (0, Vec::new()));
+    let recorded = [(earlier, "web".to_owned())];
+    assert_eq!(find(&marker, &recorded), []);
+    let ended = finish(search(&marker, &recorded), brief);
+    assert_eq!((ended.count, ended.left), (0, Vec::new()));
     assert!(truth.is_alive());
     bystander.kill().expect("kill");
     bystander.wait().expect("wait");

@@ -10,6 +10,7 @@ use super::commands::{Commands, Purpose};
 use super::crash_records::CrashRecords;
 use super::environment::Inherited;
 use super::health::Health;
+use super::mode::Mode;
 use super::orders::Orders;
 use super::outcomes::Ends;
 use super::progress::StartUp;
@@ -34,6 +35,7 @@ type Happened = (Id, Event, (Instant, SystemTime));
 
 /// Everything the loop is lent and owns.
 pub(super) struct Core {
+    pub mode: Mode,
     pub fleet: Fleet,
     /// That it ends, and why, has been told.
     pub ending: bool,

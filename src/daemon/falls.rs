@@ -13,9 +13,7 @@ impl Core {
             .tell(&DaemonEvent::ThreadEnded { thread, why });
         if vital {
             self.maimed = true;
-            if !self.fleet.is_shutting_down() {
-                self.stop_everything(&format!("the thread {thread} has ended"));
-            }
+            self.asked_to_end(&format!("the thread {thread} has ended"), false);
         }
     }
 }

@@ -17,6 +17,7 @@ use super::{outside, questions};
 use crate::config::{Cgroups, Check, Config, Finding, Listen, Program, Ready, Weight};
 use crate::os::pid_file::{self, Standing};
 use crate::os::rehearsal::{Rehearsed, rehearse};
+use crate::os::{journal, state_dir};
 use crate::text::with_causes;
 
 /// Finds what a start of this configuration would meet here and now.
@@ -66,6 +67,9 @@ fn places(config: &Config, findings: &mut Vec<Finding>) -> bool {
     findings.extend(uncreatable("daemon.socket", &daemon.socket, Weight::Error));
     let state = inside(&daemon.state_dir);
     findings.extend(uncreatable("daemon.state_dir", &state, Weight::Warning));
+    if let Err(error) = state_dir::examine(&daemon.state_dir, &journal::FILES) {
+        findings.push(refused("daemon.state_dir", &error));
+    }
     held
 }
 

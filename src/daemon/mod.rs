@@ -10,16 +10,18 @@ mod falls;
 mod health;
 pub mod inspection;
 mod last_status;
-mod leftovers;
 mod linger;
+mod mode;
 mod orders;
 mod outcomes;
 mod outside;
 mod progress;
 pub mod questions;
 mod readiness;
+mod recovery;
 mod reload;
 mod slots;
+mod state;
 mod task;
 mod turn;
 mod upwards;
@@ -44,12 +46,12 @@ use crate::observe::{
     self, App, CrashHistory, DaemonEvent, Identity, Observer, Sampler, Setup, Tracing,
 };
 use crate::os::children::Children;
-use crate::os::journal::Journal;
 use crate::os::logs::Logs;
 use crate::os::notify::Systemd;
 use crate::os::pid_file::{Found, PidFile, PidFileError};
 use crate::os::session::Foreground;
 use crate::os::signals::{Signal, Signals};
+use crate::os::survivors::Search;
 use crate::os::threads;
 use crate::os::{self, session};
 use crate::supervision::{Fleet, Outbox, Outcome, Request};
@@ -152,6 +154,7 @@ fn prepare_and_run(mut start: Start) -> Result<u8, Refusal> {
         protection,
         logs: logs.clone(),
         control,
+        found: pid_file.found(),
     };
     let metrics = start.loaded.config.metrics.listen.clone();
     let result = runtime.block_on(supervise(start, open, tracing.as_ref()));
@@ -176,21 +179,21 @@ struct Open {
     protection: observe::Protection,
     logs: Logs,
     control: std::os::unix::net::UnixListener,
+    /// What was there instead of our pid file.
+    found: Found,
 }
 
 async fn supervise(start: Start, open: Open, tracing: Option<&Tracing>) -> Result<u8, Refusal> {
     let systemd = Systemd::from_env();
-    let (journal, found) = Journal::open(&start.loaded.config.daemon.state_dir, |trouble| {
-        tracing::warn!("{trouble}")
-    });
-    let mut children =
-        Children::new(&found.marker, Instant::now).map_err(|error| refuse_plainly(1, &error))?;
+    let (installation, journal, found) = state::open(&start.loaded.config.daemon, open.found)?;
+    let mut children = Children::new(installation.token(), Instant::now)
+        .map_err(|error| refuse_plainly(1, &error))?;
     children.use_cgroups(outside::cgroups(start.loaded.config.daemon.cgroups)?);
     let notifications = outside::notify_socket(&start.loaded.config)?;
     let history = CrashHistory::load(found.crashes.join("\n").as_bytes());
     let scraping = open.listener.is_some();
     let sampler = outside::sampler(
-        found.marker.clone(),
+        installation.token().to_owned(),
         children.endings(),
         children.cgroups().accounts(),
     );
@@ -241,7 +244,12 @@ async fn supervise(start: Start, open: Open, tracing: Option<&Tracing>) -> Resul
     };
     let config = start.loaded.config;
     let now = Instant::now();
+    let recorded = found.running.into_iter().collect();
+    let search = Search::new(installation, recorded, children.cgroups().left_overs());
+    let recovery = recovery::Recovery::new(search, &config)
+        .map_err(|error| refuse(1, "watch what an earlier daemon left", &error))?;
     let mut core = Core {
+        mode: mode::Mode::Recovering(Box::new(recovery)),
         fleet: Fleet::default(),
         ending: false,
         maimed: false,
@@ -284,22 +292,19 @@ async fn supervise(start: Start, open: Open, tracing: Option<&Tracing>) -> Resul
     let last = last_status::LastStatus::new(&core.config.daemon.state_dir);
     asks_on.spawn(last.clone().keep(core.observer.reader()));
     let web = web.serve(metrics, open.control, backend);
-    let outcome = if core.end_survivors(&found, &mut inbox.signals).await {
-        core.start_all();
-        core.run(&mut inbox).await
-    } else {
-        Outcome::Stopped
+    let outcome = core.run(&mut inbox).await?;
+    let code = match outcome {
+        Outcome::Stopped | Outcome::Completed => u8::from(core.maimed),
+        Outcome::Failed | Outcome::Unkillable => 1,
     };
-    let code = core
-        .conclude(outcome, &mut inbox, scraping.then(|| app.scrapes()))
-        .await;
+    core.observer.tell(&DaemonEvent::Ended { code });
     core.crashes.are_noted(LAST_WORDS).await;
     core.orders.everything_is_gone();
     web.end();
     let status = core.observer.reader().outline();
     let why = core.observer.why_it_ends(outcome, &status);
     last.end(status, (code, why), LAST_WORDS);
-    journal.flush(LAST_WORDS);
+    journal.close(LAST_WORDS);
     Ok(code)
 }
 
@@ -370,41 +375,11 @@ impl Core {
             self.request(Request::Start(id));
         }
     }
-
-    /// Tells how it ended, lingers if that was a give-up, and returns the exit code.
-    async fn conclude(
-        &mut self,
-        outcome: Outcome,
-        inbox: &mut Inbox,
-        scrapes: Option<tokio::sync::watch::Receiver<u64>>,
-    ) -> u8 {
-        if matches!(outcome, Outcome::Stopped | Outcome::Unkillable) {
-            self.start_up.interrupted();
-        }
-        self.conclude_starts().await;
-        if !self.fleet.is_shutting_down() {
-            let reason = "nothing is left to run".to_owned();
-            self.observer.tell(&DaemonEvent::Stopping { reason });
-        }
-        self.systemd_says(Systemd::stopping);
-        self.observer.tell(&DaemonEvent::Statistics);
-        let code = match outcome {
-            Outcome::Stopped | Outcome::Completed => u8::from(self.maimed),
-            Outcome::Failed | Outcome::Unkillable => 1,
-        };
-        if outcome == Outcome::Failed
-            && let Some(scrapes) = scrapes
-        {
-            self.linger(inbox, scrapes).await;
-        }
-        self.observer.tell(&DaemonEvent::Ended { code });
-        code
-    }
 }
 
 fn pid_file_refusal(error: &PidFileError) -> Refusal {
     match error {
-        PidFileError::Held { .. } => refuse_plainly(1, error),
+        PidFileError::Held { .. } | PidFileError::HeldByNewborn { .. } => refuse_plainly(1, error),
         PidFileError::NotAFile { .. }
         | PidFileError::Contested { .. }
         | PidFileError::System { .. } => refuse_plainly(2, error),

@@ -26,11 +26,6 @@ struct Order {
 }
 
 impl Orders {
-    /// Somebody waits for the end.
-    pub fn expect_end(&mut self, reply: oneshot::Sender<()>) {
-        self.shutdown.push(reply);
-    }
-
     /// Tells those who asked for the end that it has come.
     pub fn everything_is_gone(&mut self) {
         for reply in self.shutdown.drain(..) {
@@ -47,14 +42,18 @@ impl Core {
                 verb,
                 target,
                 reply,
-            } => self.order(verb, &target, reply),
-            Command::Reload { restart, reply } => self.reload(restart, Some(reply)),
+            } => match self.has_no_ear() {
+                Some(refusal) => refuse(reply, refusal),
+                None => self.order(verb, &target, reply),
+            },
+            Command::Reload { restart, reply } => match self.has_no_ear() {
+                Some(refusal) => refuse(reply, refusal),
+                None => self.reload(restart, Some(reply)),
+            },
             Command::Health { reply } => self.tell_health(reply),
             Command::Shutdown { reply } => {
                 self.orders.shutdown.push(reply);
-                if !self.fleet.is_shutting_down() {
-                    self.stop_everything("asked to stop through the control socket");
-                }
+                self.asked_to_end("asked to stop through the control socket", false);
             }
         }
     }

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use super::core::Core;
+use super::mode::Mode;
 use super::outcomes::Standing;
 use super::slots::Slot;
 use crate::config::Ready;
@@ -126,6 +127,10 @@ impl Core {
     /// Tells how the start went, once every program has been up, has failed, or waits in vain. What
     /// counts is how they stand at that moment: one that was up may be down again.
     pub(super) fn report_start_up(&mut self) {
+        // While nothing is started yet, nothing being down means nothing.
+        if !matches!(self.mode, Mode::Supervising) {
+            return;
+        }
         let start_up = &self.start_up;
         let settled = || start_up.pending.iter().all(|id| self.waits_in_vain(*id));
         if start_up.concluded || !(start_up.interrupted || settled()) {

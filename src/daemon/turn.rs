@@ -1,7 +1,8 @@
 //! A TURN OF THE LOOP: every source is looked at once, and each has a budget.
 //!
 //! ```text
-//! deaths ─▶ signals ─▶ notifications ─▶ probes, look-ups ─▶ timers ─▶ orders ─▶ pings ─▶ settle ─▶ (others' tasks)
+//! deaths ─▶ (survivors, scrapes) ─▶ signals ─▶ notifications ─▶ probes, look-ups ─▶ timers ─▶ orders ─▶ pings
+//!     ─▶ settle ─▶ (others' tasks)
 //! ```
 //!
 //! However much there is of one kind, the next kind has its turn after milliseconds: a flood of
@@ -15,15 +16,17 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{coop::unconstrained, yield_now};
 use tokio::time::Sleep;
 
+use super::Refusal;
 use super::births::LookedUp;
 use super::core::Core;
+use super::mode::Mode;
 use super::readiness::Found;
 use crate::control::server::Command;
 use crate::observe::DaemonEvent;
 use crate::os::notify::{NotifySocket, Systemd};
 use crate::os::signals::{Signal, Signals};
 use crate::os::threads::Fall;
-use crate::supervision::{Event, Outcome, Output, Request};
+use crate::supervision::{Event, Outcome, Output};
 
 /// Deaths, and what follows from a turn, are each dealt with for so long before others have their
 /// turn. Long enough for the restarts of a burst, short beside what a person or a probe waits.
@@ -75,15 +78,25 @@ impl Alarm {
 }
 
 impl Core {
-    /// Runs until there is nothing left to supervise.
-    pub async fn run(&mut self, inbox: &mut Inbox) -> Outcome {
+    /// Runs until there is nothing left to do.
+    ///
+    /// # Errors
+    ///
+    /// When it must not begin.
+    pub async fn run(&mut self, inbox: &mut Inbox) -> Result<Outcome, Refusal> {
         self.settle();
         loop {
             // What is left to do may be what there is to tell of the end.
             if self.put_off.is_empty()
+                && matches!(self.mode, Mode::Supervising)
                 && let Some(outcome) = self.fleet.outcome()
             {
-                return outcome;
+                self.wind_up(outcome).await;
+            }
+            if let Mode::Over(_) = self.mode
+                && let Mode::Over(end) = std::mem::replace(&mut self.mode, Mode::Supervising)
+            {
+                return end;
             }
             // The budgets here are the measure; the runtime's own would make sources look empty.
             unconstrained(std::future::poll_fn(|context| self.turn(inbox, context))).await;
@@ -99,6 +112,7 @@ impl Core {
         // Left over from a turn whose time was up.
         let mut worked = !self.put_off.is_empty();
         worked |= self.take_deaths(context);
+        worked |= self.take_own(context);
         worked |= portion(
             || inbox.signals.poll_next(context),
             |signal| self.obey(signal),
@@ -221,11 +235,7 @@ impl Core {
         });
         match signal {
             Signal::Terminate | Signal::Interrupt | Signal::Quit => {
-                if self.fleet.is_shutting_down() {
-                    self.request(Request::Kill);
-                } else {
-                    self.stop_everything(signal.name());
-                }
+                self.asked_to_end(signal.name(), true);
             }
             Signal::Hangup => self.hung_up(),
             Signal::ReopenLogs => {
@@ -241,9 +251,9 @@ impl Core {
     /// outlive it.
     fn hung_up(&mut self) {
         match self.foreground.take_if(|foreground| foreground.is_gone()) {
-            None => self.reload(true, None),
+            None => self.reload_by_signal(),
             Some(gone) if gone.matters() && !self.fleet.is_shutting_down() => {
-                self.stop_everything("its terminal is gone");
+                self.asked_to_end("its terminal is gone", false);
             }
             Some(_) => {}
         }
@@ -294,6 +304,7 @@ impl Core {
             self.systemd_says(Systemd::watchdog);
             self.watchdog_due = self.systemd.watchdog_interval().map(|within| now + within);
         }
+        self.mode_is_due(now);
         let at = self.moment();
         self.fleet.tick(at, &mut self.out);
     }
@@ -301,6 +312,7 @@ impl Core {
     fn deadline(&self) -> Option<Instant> {
         [
             self.fleet.deadline(),
+            self.mode.deadline(),
             self.statistics_due,
             self.watchdog_due,
         ]

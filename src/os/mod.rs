@@ -17,7 +17,10 @@ mod exits;
 mod failure;
 /// Who descends from whom.
 mod family;
+/// Who holds a lock.
+mod holders;
 pub mod identity;
+pub mod installation;
 pub mod journal;
 /// What a program needs to be started.
 pub mod launch;
@@ -45,6 +48,7 @@ pub mod session;
 pub mod signals;
 /// From a launch to a running process.
 mod spawn;
+pub mod state_dir;
 pub mod survivors;
 /// Threads whose end somebody notices.
 pub mod threads;

@@ -4,7 +4,7 @@
 //! pid can never pass for a daemon.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -12,19 +12,23 @@ use std::thread;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::fcntl::OFlag;
 
+use super::holders;
 use super::procfs::Stat;
 
 /// How often a file that is replaced under our hands, or that a reader inspects, is tried again.
 const ATTEMPTS: u32 = 50;
+/// The same where its daemon is dead, and only a process that it was just making still holds a copy
+/// of the lock: until that executes its program. Five seconds.
+const ATTEMPTS_AFTER_DEATH: u32 = 2500;
 /// Between two attempts; a reader holds its lock for microseconds.
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(2);
 
 /// The locked pid file of this process; removed when dropped.
 #[derive(Debug)]
 pub struct PidFile {
-    file: Flock<File>,
+    file: File,
     path: PathBuf,
     found: Found,
 }
@@ -69,6 +73,19 @@ pub enum PidFileError {
         /// The file.
         path: PathBuf,
     },
+    /// The daemon is dead, but a process that it was making holds on to its lock.
+    #[error(
+        "{} is still locked by {holders}, which the daemon that is gone (pid {pid}) was starting: it has to go on or to end first",
+        path.display()
+    )]
+    HeldByNewborn {
+        /// The daemon, as the file says.
+        pid: i32,
+        /// Who holds the lock.
+        holders: String,
+        /// The file.
+        path: PathBuf,
+    },
     /// It is a directory, a symbolic link, a socket, …
     #[error("pid file {} is {what}, not a regular file", path.display())]
     NotAFile {
@@ -105,29 +122,35 @@ impl PidFile {
         if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
             fs::create_dir_all(parent).map_err(failed("create the directory", parent))?;
         }
+        let mut attempts = 0..ATTEMPTS;
         let mut held = None;
-        for _ in 0..ATTEMPTS {
+        while attempts.next().is_some() {
             let file = open_regular(
                 path,
                 OpenOptions::new().write(true).create(true).mode(0o644),
             )?;
-            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(file) if is_at(&file, path) => return Self::take(file, path),
+            match file.try_lock() {
+                Ok(()) if is_at(&file, path) => return Self::take(file, path),
                 // It was replaced or removed between open and lock: this lock guards nothing.
-                Ok(_) => held = None,
-                Err((file, Errno::EWOULDBLOCK)) => held = Some(content(&file).pid()),
-                Err((_, errno)) => return Err(failed("lock the pid file", path)(errno.into())),
+                Ok(()) => held = None,
+                Err(TryLockError::WouldBlock) => held = Some(file),
+                Err(TryLockError::Error(error)) => {
+                    return Err(failed("lock the pid file", path)(error));
+                }
+            }
+            if attempts.start == ATTEMPTS && held.as_ref().is_some_and(is_of_the_dead) {
+                attempts.end = ATTEMPTS_AFTER_DEATH;
             }
             thread::sleep(ATTEMPT_PAUSE);
         }
         let path = path.to_owned();
         Err(match held {
-            Some(pid) => PidFileError::Held { pid, path },
+            Some(file) => held_by(&file, path),
             None => PidFileError::Contested { path },
         })
     }
 
-    fn take(mut file: Flock<File>, path: &Path) -> Result<Self, PidFileError> {
+    fn take(mut file: File, path: &Path) -> Result<Self, PidFileError> {
         let found = match content(&file) {
             Content::Empty => Found::None,
             Content::Garbage => Found::Garbage,
@@ -160,7 +183,30 @@ impl Drop for PidFile {
             // Nothing can be done about a failure: the file is stale then, and known to be.
             let _ = fs::remove_file(&self.path);
         }
+        // Not by closing it alone: a newborn may have a copy of the descriptor. Where it cannot be
+        // unlocked, the lock ends with that copy.
+        let _ = self.file.unlock();
     }
+}
+
+/// Whether the lock is held, but not by the daemon that the file names.
+fn is_of_the_dead(file: &File) -> bool {
+    let holders = holders::holders(file);
+    let pid = content(file).pid();
+    !holders.is_empty() && pid.is_some_and(|pid| !holders.contains(&pid) && pid != our_pid())
+}
+
+fn held_by(file: &File, path: PathBuf) -> PidFileError {
+    let pid = content(file).pid();
+    let others = is_of_the_dead(file).then(|| holders::named(&holders::holders(file)));
+    match (pid, others.flatten()) {
+        (Some(pid), Some(holders)) => PidFileError::HeldByNewborn { pid, holders, path },
+        (pid, _) => PidFileError::Held { pid, path },
+    }
+}
+
+fn our_pid() -> i32 {
+    std::process::id() as i32
 }
 
 /// What a pid file says to those who do not hold it.
@@ -194,10 +240,10 @@ pub fn inspect(path: &Path) -> Result<Standing, PidFileError> {
     };
     let pid = content(&file).pid();
     // A shared lock: readers do not stand in each other's way, and `acquire` outwaits them.
-    match Flock::lock(file, FlockArg::LockSharedNonblock) {
-        Ok(_) => Ok(Standing::Stale(pid)),
-        Err((_, Errno::EWOULDBLOCK)) => Ok(Standing::Held(pid)),
-        Err((_, errno)) => Err(failed("lock the pid file", path)(errno.into())),
+    match file.try_lock_shared() {
+        Ok(()) => Ok(Standing::Stale(pid)),
+        Err(TryLockError::WouldBlock) => Ok(Standing::Held(pid)),
+        Err(TryLockError::Error(error)) => Err(failed("lock the pid file", path)(error)),
     }
 }
 
@@ -282,7 +328,7 @@ fn content(mut file: &File) -> Content {
 
 /// In a container every daemon is pid 1, so our own number is a predecessor's.
 fn is_another_process(pid: i32) -> bool {
-    pid != std::process::id() as i32 && Stat::read(pid).is_ok_and(|stat| stat.is_running())
+    pid != our_pid() && Stat::read(pid).is_ok_and(|stat| stat.is_running())
 }
 
 #[cfg(test)]

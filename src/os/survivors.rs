@@ -1,22 +1,24 @@
 //! Processes that an earlier daemon left behind, because it was killed itself.
 //!
-//! A process counts as a survivor when it is one of the recorded identities, when the environment
-//! it was started with carries our marker, or when it belongs to the family of such a one: a
-//! descendant, or a member of the session or process group of one. We, our ancestors and whoever
-//! shares our session are never survivors.
+//! A process counts as a survivor when the environment it was started with carries the token of our
+//! installation, when it lives in a cgroup that we make for programs, or when it is on record and
+//! proves to be one of ours; and when it belongs to the family of such a one: a descendant, or a member
+//! of the session or process group of one. We, our ancestors and whoever shares our session are never
+//! survivors. A record alone is nothing: who can write one could have anybody ended.
 
-mod ending;
+mod clearing;
+mod proof;
+mod watched;
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
-use std::thread;
-use std::time::Duration;
 
+use super::cgroups::{LeftOver, LeftOvers};
 use super::family::{self, Marker};
 use super::identity::Identity;
+use super::installation::Installation;
 use super::procfs::{Stat, pids};
 
-pub use ending::{Ended, end};
+pub use clearing::{Clearing, Farewell, News};
 
 /// A process of an earlier daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,56 +35,156 @@ pub struct Survivor {
 /// How a survivor was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
-    /// It was on record.
+    /// It was on record, and proved to be what the record says.
     Recorded,
-    /// Its environment carries our marker.
+    /// Its environment carries our token.
     Marked,
-    /// It belongs to the family of one of the others.
+    /// It lives in a cgroup of ours.
+    InCgroup,
+    /// It belongs to the family of one of the others, or did when that one was found.
     Family,
 }
 
-/// Finds what an earlier daemon with this installation marker left behind.
-///
-/// `recorded` are the identities it wrote down, each with its program's display name.
-#[must_use]
-pub fn find(marker: &str, recorded: &[(Identity, String)]) -> Vec<Survivor> {
-    search(marker, recorded, &HashMap::new())
+/// What to look for.
+#[derive(Clone, Debug)]
+pub struct Search {
+    /// Whose processes.
+    pub installation: Installation,
+    /// What is on record: to be proved.
+    pub recorded: HashMap<Identity, String>,
+    /// The cgroups of an earlier daemon.
+    pub cgroups: LeftOvers,
+    /// Who was found before: what they do to hide changes nothing.
+    known: HashMap<Identity, String>,
+    /// The sessions that those led, so that members are known when the leader is gone.
+    sessions: HashMap<i32, String>,
 }
 
-/// Sessions that were seen to belong to a living survivor during this search, with its name.
-type Sessions = HashMap<i32, String>;
+/// What a search has found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Those to be ended.
+    pub survivors: Vec<Survivor>,
+    /// Those on record that live and do not prove to be ours.
+    pub unproven: Vec<(Identity, String)>,
+    /// Those that are just executing a program, so that nobody can tell yet whose they are.
+    pub unsure: Vec<Identity>,
+    /// A living daemon of our installation whose children some of them are.
+    pub rival: Option<i32>,
+    /// The sessions that survivors lead.
+    sessions: HashMap<i32, String>,
+    left_over: Vec<LeftOver>,
+}
 
-fn search(marker: &str, recorded: &[(Identity, String)], sessions: &Sessions) -> Vec<Survivor> {
-    let world = World::read();
-    let mut found: HashMap<i32, Survivor> = HashMap::new();
-    let recorded: HashMap<Identity, &String> = recorded.iter().map(|(i, n)| (*i, n)).collect();
-    for stat in world.candidates() {
-        let identity = Identity::from_stat(stat);
-        let (name, how) = if let Some(name) = recorded.get(&identity) {
-            ((*name).clone(), How::Recorded)
-        } else if let Some(name) = sessions
-            .get(&stat.session)
-            .filter(|_| world.no_leader(stat.session))
-        {
-            (name.clone(), How::Family)
-        } else if !marker.is_empty() && is_marked(stat.pid, marker) {
-            (program_name(stat.pid), How::Marked)
-        } else {
-            continue;
-        };
-        found.insert(
-            stat.pid,
-            Survivor {
-                identity,
-                name,
-                how,
-            },
-        );
+impl Search {
+    /// Makes one.
+    #[must_use]
+    pub fn new(
+        installation: Installation,
+        recorded: HashMap<Identity, String>,
+        cgroups: LeftOvers,
+    ) -> Self {
+        Self {
+            installation,
+            recorded,
+            cgroups,
+            known: HashMap::new(),
+            sessions: HashMap::new(),
+        }
     }
-    while world.add_family(&mut found) {}
-    let mut found: Vec<Survivor> = found.into_values().collect();
-    found.sort_unstable_by_key(|survivor| survivor.identity);
-    found
+
+    /// Looks through all processes. May wait for a process whose memory is slow to answer.
+    #[must_use]
+    pub fn run(&self) -> Found {
+        let left_over = self.cgroups.list();
+        let in_cgroups: HashMap<i32, &str> = left_over
+            .iter()
+            .flat_map(|left| left.pids.iter().map(|pid| (*pid, left.program.as_str())))
+            .collect();
+        let world = World::read();
+        let mut found = Found::default();
+        let mut survivors: HashMap<i32, Survivor> = HashMap::new();
+        for stat in world.candidates() {
+            let identity = Identity::from_stat(stat);
+            match self.judge(stat, identity, &in_cgroups, &world) {
+                Judgement::Ours(name, how) => {
+                    let survivor = Survivor {
+                        identity,
+                        name,
+                        how,
+                    };
+                    survivors.insert(stat.pid, survivor);
+                }
+                Judgement::Unproven(name) => found.unproven.push((identity, name)),
+                Judgement::NotYet => found.unsure.push(identity),
+                Judgement::Foreign => {}
+            }
+        }
+        while world.add_family(&mut survivors) {}
+        found
+            .unproven
+            .retain(|(who, _)| !survivors.contains_key(&who.pid()));
+        found
+            .unsure
+            .retain(|who| !survivors.contains_key(&who.pid()));
+        found.rival = world.rival(&survivors, &self.installation);
+        found.sessions = survivors
+            .values()
+            .filter(|survivor| world.leads_a_session(survivor.identity.pid()))
+            .map(|survivor| (survivor.identity.pid(), survivor.name.clone()))
+            .collect();
+        found.survivors = survivors.into_values().collect();
+        found
+            .survivors
+            .sort_unstable_by_key(|survivor| survivor.identity);
+        found.left_over = left_over;
+        found
+    }
+
+    fn judge(
+        &self,
+        stat: &Stat,
+        identity: Identity,
+        in_cgroups: &HashMap<i32, &str>,
+        world: &World,
+    ) -> Judgement {
+        if let Some(name) = self.known.get(&identity) {
+            return Judgement::Ours(name.clone(), How::Family);
+        }
+        let recorded = self.recorded.get(&identity).cloned();
+        if let Some(program) = in_cgroups.get(&stat.pid) {
+            // The name on record tells replicas apart.
+            let name = recorded.unwrap_or_else(|| (*program).to_owned());
+            return Judgement::Ours(name, How::InCgroup);
+        }
+        match family::marker(stat.pid) {
+            Marker::Of(mark) if self.installation.owns(stat.pid, &mark) => {
+                let name = recorded.unwrap_or_else(|| proof::program_name(stat.pid));
+                return Judgement::Ours(name, How::Marked);
+            }
+            Marker::NotYet => return Judgement::NotYet,
+            Marker::Of(_) | Marker::None => {}
+        }
+        let led = self.sessions.get(&stat.session);
+        if let Some(name) = led.filter(|_| world.no_leader(stat.session)) {
+            return Judgement::Ours(name.clone(), How::Family);
+        }
+        match recorded {
+            Some(name) if proof::is_bereft_of_its_daemon(stat) => {
+                Judgement::Ours(name, How::Recorded)
+            }
+            Some(name) => Judgement::Unproven(name),
+            None => Judgement::Foreign,
+        }
+    }
+}
+
+/// Whose a process is, looked at by itself.
+enum Judgement {
+    Ours(String, How),
+    Unproven(String),
+    NotYet,
+    Foreign,
 }
 
 /// All processes at one moment.
@@ -126,6 +228,20 @@ impl World {
         !self.stats.get(&id).is_some_and(Stat::is_running)
     }
 
+    fn leads_a_session(&self, pid: i32) -> bool {
+        self.stats.get(&pid).is_some_and(|stat| stat.session == pid)
+    }
+
+    /// Finds a living daemon of the same pid file among the parents of survivors.
+    fn rival(&self, found: &HashMap<i32, Survivor>, ours: &Installation) -> Option<i32> {
+        let parents = found.keys().filter_map(|pid| self.stats.get(pid));
+        let parents: HashSet<i32> = parents
+            .map(|stat| stat.parent)
+            .filter(|parent| !self.spared.contains(parent) && !found.contains_key(parent))
+            .collect();
+        parents.into_iter().find(|parent| ours.is_daemon(*parent))
+    }
+
     /// Adds relatives, one generation at a time; false when there are no more.
     fn add_family(&self, found: &mut HashMap<i32, Survivor>) -> bool {
         let mut leagues: HashMap<i32, String> = HashMap::new();
@@ -166,45 +282,5 @@ impl World {
                 .map(|survivor| (survivor.identity.pid(), survivor)),
         );
         more
-    }
-}
-
-/// How often, and how far apart, to look at a process that is just executing a program: in all more
-/// than a slow disk takes, less than what makes a start suspicious.
-const LOOKS: u32 = 200;
-const APART: Duration = Duration::from_millis(1);
-
-/// Tells whether a process was started with this installation's marker.
-fn is_marked(pid: i32, marker: &str) -> bool {
-    for _ in 0..LOOKS {
-        match family::marker(pid) {
-            Marker::Of(run) => {
-                return run
-                    .strip_prefix(marker)
-                    .is_some_and(|run| run.starts_with(':'));
-            }
-            Marker::None => return false,
-            Marker::NotYet => thread::sleep(APART),
-        }
-    }
-    false
-}
-
-/// The program that it was started for, as it was told; else the command's name.
-fn program_name(pid: i32) -> String {
-    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    environment
-        .split(|byte| *byte == 0)
-        .find_map(|pair| pair.strip_prefix(b"ETERNAL_PROGRAM="))
-        .map_or_else(
-            || command_name(pid),
-            |name| String::from_utf8_lossy(name).into_owned(),
-        )
-}
-
-fn command_name(pid: i32) -> String {
-    match fs::read(format!("/proc/{pid}/comm")) {
-        Ok(name) => String::from_utf8_lossy(&name).trim_end().to_owned(),
-        Err(_) => String::from("unknown"),
     }
 }

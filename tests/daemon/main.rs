@@ -8,6 +8,7 @@ mod fleet;
 mod health;
 mod healthcheck;
 mod identity;
+mod inheritance;
 mod linger;
 mod notify;
 mod pid_1;

@@ -14,6 +14,7 @@
 
 mod accounts;
 mod files;
+mod left_overs;
 mod limits;
 mod ownership;
 mod place;
@@ -25,8 +26,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
 pub use accounts::Accounts;
+pub use left_overs::{LeftOver, LeftOvers};
 pub use limits::Limits;
-pub use tree::LeftOver;
 use tree::Tree;
 
 use super::family::Process;
@@ -310,17 +311,10 @@ impl Cgroups {
         }
     }
 
-    /// Finds what an earlier daemon left in our part of the tree.
+    /// Returns what an earlier daemon left in our part of the tree.
     #[must_use]
-    pub fn left_over(&self) -> Vec<LeftOver> {
-        self.tree.as_ref().map(Tree::left_over).unwrap_or_default()
-    }
-
-    /// Kills what is left of an earlier daemon, and removes its cgroups.
-    pub async fn clear(&self) {
-        if let Ok(tree) = &self.tree {
-            tree.clear().await;
-        }
+    pub fn left_overs(&self) -> LeftOvers {
+        self.tree.as_ref().map(Tree::left_overs).unwrap_or_default()
     }
 }
 

@@ -2,28 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
-use std::time::Duration;
-
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
-use tokio::time::timeout;
 
 use super::limits::{Limits, Setting};
 use super::place::Place;
-use super::{Accounts, SUPERVISOR, accounts, files, ownership, says_populated};
+use super::{Accounts, LeftOvers, SUPERVISOR, accounts, files, ownership};
 
 /// What is turned on for all: memory and processes, whose counts tell why something ended, and
 /// storage. The processor is divided another way once its controller is on, so that waits until
 /// somebody wants a limit.
 const COUNTED: [&str; 3] = ["memory", "pids", "io"];
-
-/// How long what is killed may take to go.
-const KILL_LIMIT: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(super) struct Tree {
@@ -33,15 +25,6 @@ pub(super) struct Tree {
     /// The controllers that were asked for, with why they are not on.
     controllers: BTreeMap<&'static str, Result<(), String>>,
     pub(super) accounts: Accounts,
-}
-
-/// A cgroup of a program that an earlier daemon has left.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LeftOver {
-    /// The program's name in the config of that time.
-    pub program: String,
-    /// Who lives there.
-    pub pids: Vec<i32>,
 }
 
 impl Tree {
@@ -195,49 +178,9 @@ impl Tree {
         let _ = files::remove(&self.directory(name));
     }
 
-    pub(super) fn left_over(&self) -> Vec<LeftOver> {
-        let found = self.left_names().into_iter();
-        found
-            .map(|(name, program)| LeftOver {
-                program,
-                pids: files::all_members(&self.directory(&name)),
-            })
-            .collect()
-    }
-
-    fn left_names(&self) -> Vec<(String, String)> {
-        let program = |name: &str| {
-            let (program, replica) = name.strip_prefix("program-")?.rsplit_once('-')?;
-            let counted = !replica.is_empty() && replica.bytes().all(|b| b.is_ascii_digit());
-            counted.then(|| program.to_owned())
-        };
-        files::below(&self.base.directory)
-            .iter()
-            .filter_map(|path| path.file_name()?.to_str())
-            .filter_map(|name| Some((name.to_owned(), program(name)?)))
-            .collect()
-    }
-
-    pub(super) async fn clear(&self) {
-        for (name, _) in self.left_names() {
-            self.kill(&name);
-            let _ = timeout(KILL_LIMIT, self.emptied(&name)).await;
-            self.remove(&name);
-        }
-    }
-
-    /// Waits until nobody lives in a cgroup.
-    async fn emptied(&self, name: &str) {
-        let directory = self.directory(name);
-        let Ok(events) = File::open(directory.join("cgroup.events")).and_then(watch) else {
-            return;
-        };
-        // The kernel calls out for what has changed since the file was read.
-        while says_populated(events.get_ref()) {
-            match events.ready(Interest::PRIORITY).await {
-                Ok(mut ready) => ready.clear_ready(),
-                Err(_) => return,
-            }
+    pub(super) fn left_overs(&self) -> LeftOvers {
+        LeftOvers {
+            base: Some(self.base.directory.clone()),
         }
     }
 
@@ -251,16 +194,6 @@ impl Tree {
             let _ = fs::remove_dir(self.directory(SUPERVISOR));
         }
     }
-}
-
-/// Watches a file of the kernel that calls out by an exceptional condition.
-#[expect(
-    unsafe_code,
-    reason = "tokio wants a promise that the descriptor stays open"
-)]
-fn watch(file: File) -> io::Result<AsyncFd<File>> {
-    // SAFETY: the file is open and the same for as long as it lives.
-    Ok(unsafe { AsyncFd::register_with_interest(file, Interest::PRIORITY) }?)
 }
 
 impl fmt::Display for Tree {

@@ -1,262 +1,331 @@
-//! The files of the state directory and their formats.
-//!
-//! `running` is a log of lines `+ KEY IDENTITY NAME` and `- KEY`; later lines win. Keys of earlier
-//! daemons begin with `p`. `crashes.jsonl` has one JSON text a line.
+//! The files of the state directory, each judged by itself: a full disk may take one and not the
+//! other.
 
-use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::os::identity::Identity;
-use crate::os::journal::Loaded;
+use super::Loaded;
+use super::records::{self, CRASHES, Entry, HEADER};
+use crate::os::state_dir::{StateDir, StateDirError};
 
-/// The log of who runs is rewritten when it is this much longer than what it says.
+/// The log of who runs is rewritten when it is this much longer than twice what it says: then each
+/// record costs the same, however many programs there are.
 const SLACK: u64 = 64 * 1024;
-/// Crashes kept.
-pub(super) const CRASHES: usize = 1000;
-/// Crashes on top of those before the file is rewritten.
+/// Crashes on top of those that are kept before the file is rewritten.
 const CRASH_SLACK: usize = 250;
-/// As much of a crash history is read; a longer one is cut at its beginning.
-const CRASH_BYTES: u64 = 16 * 1024 * 1024;
+/// As much of a file is read; a longer one is cut at its beginning.
+const MOST_BYTES: u64 = 16 * 1024 * 1024;
+
+pub(super) const MARKER: &str = "marker";
+pub(super) const RUNNING: &str = "running";
+pub(super) const CRASH_HISTORY: &str = "crashes.jsonl";
 
 /// A file of the state directory could not be written.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write {}", path.display())]
+#[error("cannot write {}: {source}", path.display())]
 pub struct StoreError {
     path: PathBuf,
     source: io::Error,
 }
 
-impl StoreError {
-    /// Returns the cause, which the message leaves out.
-    pub fn cause(&self) -> &io::Error {
-        &self.source
-    }
-}
-
 pub(super) struct Store {
-    dir: PathBuf,
-    /// What the log of who runs has to say, and how long it is; `None` when it has to be rewritten.
-    live: BTreeMap<String, (Identity, String)>,
+    path: PathBuf,
+    /// `None` where it cannot be had, or was removed.
+    dir: Option<StateDir>,
+    token: String,
+    marker: Option<File>,
+    /// What the log of who runs has to say, and how many bytes that takes.
+    live: BTreeMap<String, Entry>,
+    live_bytes: u64,
+    /// The log and its length; `None` when it has to be written anew.
     log: Option<(File, u64)>,
     crashes: Option<File>,
     crash_count: usize,
+    /// Crashes that are not on the disk yet.
+    unwritten: VecDeque<String>,
 }
 
 impl Store {
-    pub fn open(dir: &Path) -> (Self, Loaded) {
-        // A failure shows, and is told, at the first write.
-        let _ = fs::create_dir_all(dir);
-        let running = parse_running(&read_tail(&dir.join("running"), CRASH_BYTES));
-        let crashes = last_crashes(&dir.join("crashes.jsonl"));
-        let live = running.iter().filter(|(identity, _)| identity.is_alive());
-        let live = live
-            .enumerate()
-            .map(|(n, entry)| (format!("p{n}"), entry.clone()))
-            .collect();
-        let store = Self {
-            dir: dir.to_owned(),
-            live,
+    /// Reads what is there. `token` is this installation's.
+    ///
+    /// # Errors
+    ///
+    /// When the directory is another daemon's, or it or a file in it is not ours.
+    pub fn open(path: &Path, token: &str) -> Result<(Self, Loaded), StateDirError> {
+        let mut loaded = Loaded::default();
+        let dir = match StateDir::open(path) {
+            Ok(dir) => Some(dir),
+            Err(error @ StateDirError::System { .. }) => {
+                loaded.problems.push(super::with_cause(&error));
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        if let Some(dir) = &dir {
+            load(dir, &mut loaded)?;
+        }
+        let mut store = Self {
+            path: path.to_owned(),
+            dir,
+            token: token.to_owned(),
+            marker: None,
+            live: BTreeMap::new(),
+            live_bytes: 0,
             log: None,
             crashes: None,
-            crash_count: crashes.len(),
+            crash_count: loaded.crashes.len(),
+            unwritten: VecDeque::new(),
         };
-        (
-            store,
-            Loaded {
-                marker: marker(dir),
-                running,
-                crashes,
-            },
-        )
-    }
-
-    pub fn running(&mut self, key: String, who: Identity, name: String) -> Result<(), StoreError> {
-        let line = added(&key, &who, &name);
-        self.live.insert(key, (who, name));
-        self.log(&line)
-    }
-
-    pub fn ended(&mut self, key: &str) -> Result<(), StoreError> {
-        match self.live.remove(key) {
-            Some(_) => self.log(&format!("- {key}\n")),
-            None => Ok(()),
+        for (number, entry) in loaded.running.iter().enumerate() {
+            store.remember(format!("p{number}"), entry.clone());
         }
+        Ok((store, loaded))
     }
 
-    fn log(&mut self, line: &str) -> Result<(), StoreError> {
+    // ---- who runs ---------------------------------------------------------------------------
+
+    /// Notes who runs under these keys, or that nobody does.
+    pub fn note(&mut self, changes: Vec<(u32, Option<Entry>)>) -> Result<(), StoreError> {
+        let mut lines = String::new();
+        for (key, change) in changes {
+            let key = key.to_string();
+            match change {
+                Some(entry) => {
+                    lines.push_str(&records::added(&key, &entry));
+                    self.remember(key, entry);
+                }
+                None if self.forget(&key) => lines.push_str(&records::removed(&key)),
+                None => {}
+            }
+        }
+        self.append(&lines)
+    }
+
+    fn remember(&mut self, key: String, entry: Entry) {
+        self.forget(&key);
+        self.live_bytes += records::added(&key, &entry).len() as u64;
+        self.live.insert(key, entry);
+    }
+
+    fn forget(&mut self, key: &str) -> bool {
+        let gone = self.live.remove(key);
+        if let Some(entry) = &gone {
+            self.live_bytes -= records::added(key, entry).len() as u64;
+        }
+        gone.is_some()
+    }
+
+    fn append(&mut self, lines: &str) -> Result<(), StoreError> {
         // What is lost here is in `live` and comes back with the next rewriting.
-        let Some((mut file, length)) = self.log.take() else {
-            return self.compact_running();
+        let Some((mut file, length)) = self.log.take().filter(|(file, _)| is_linked(file)) else {
+            return self.rewrite();
         };
-        let path = self.dir.join("running");
-        file.write_all(line.as_bytes())
-            .map_err(|source| StoreError { path, source })?;
-        let length = length + line.len() as u64;
-        if length > SLACK + self.text().len() as u64 {
-            return self.compact_running();
+        if lines.is_empty() {
+            self.log = Some((file, length));
+            return Ok(());
+        }
+        file.write_all(lines.as_bytes())
+            .map_err(|source| self.error(RUNNING, source))?;
+        let length = length + lines.len() as u64;
+        if length > SLACK + 2 * self.live_bytes {
+            return self.rewrite();
         }
         self.log = Some((file, length));
         Ok(())
     }
 
-    fn text(&self) -> String {
-        self.live
-            .iter()
-            .map(|(key, (who, name))| added(key, who, name))
-            .collect()
-    }
-
     /// Writes the log anew: only who runs. Those of earlier daemons stay only while they live.
-    pub fn compact_running(&mut self) -> Result<(), StoreError> {
-        self.live
-            .retain(|key, (identity, _)| !key.starts_with('p') || identity.is_alive());
-        let text = self.text();
-        let path = self.dir.join("running");
-        match replace(&path, text.as_bytes()) {
-            Ok(file) => self.log = Some((file, text.len() as u64)),
-            Err(source) => return Err(StoreError { path, source }),
+    pub fn rewrite(&mut self) -> Result<(), StoreError> {
+        let is_gone = |(key, (who, _)): (&String, &Entry)| key.starts_with('p') && !who.is_alive();
+        let gone = self.live.iter().filter(|entry| is_gone(*entry));
+        let gone: Vec<String> = gone.map(|(key, _)| key.clone()).collect();
+        for key in gone {
+            self.forget(&key);
         }
+        let lines = self
+            .live
+            .iter()
+            .map(|(key, entry)| records::added(key, entry));
+        let text: String = std::iter::once(HEADER.to_owned()).chain(lines).collect();
+        // Not synced: after a power cut nobody on record is alive.
+        let file = self.replace(RUNNING, text.as_bytes(), false)?;
+        self.log = Some((file, text.len() as u64));
         Ok(())
     }
 
-    pub fn crash(&mut self, line: &str) -> Result<(), StoreError> {
-        let path = self.dir.join("crashes.jsonl");
-        self.add_crash(&path, line).map_err(|source| {
-            // The next one opens the file again, and finds a torn line if there is one.
-            self.crashes = None;
-            StoreError { path, source }
-        })
+    // ---- the crash history ------------------------------------------------------------------
+
+    /// Adds crashes to the history, after those that could not be written before. Returns how many of
+    /// the oldest unwritten ones were given up.
+    pub fn add_crashes(&mut self, lines: impl IntoIterator<Item = String>) -> usize {
+        let one_line = |line: String| line.replace(['\n', '\r'], " ") + "\n";
+        self.unwritten.extend(lines.into_iter().map(one_line));
+        let given_up = self.unwritten.len().saturating_sub(CRASHES);
+        self.unwritten.drain(..given_up);
+        given_up
     }
 
-    fn add_crash(&mut self, path: &Path, line: &str) -> io::Result<()> {
-        let mut file = match self.crashes.take() {
-            Some(file) => file,
-            None => open_at_line_start(path)?,
+    /// Tells whether there are crashes to be written.
+    pub fn is_behind(&self) -> bool {
+        !self.unwritten.is_empty()
+    }
+
+    /// Writes the crashes that are not written yet.
+    pub fn write_crashes(&mut self) -> Result<(), StoreError> {
+        let linked = self.crashes.take().filter(is_linked);
+        let file = match linked {
+            Some(file) => Ok(file),
+            None => self.open_crashes(),
         };
-        let line = format!("{}\n", line.replace(['\n', '\r'], " "));
-        file.write_all(line.as_bytes())?;
-        self.crash_count += 1;
-        if self.crash_count >= CRASHES + CRASH_SLACK {
-            let kept = last_crashes(path);
-            let text: String = kept.iter().map(|crash| format!("{crash}\n")).collect();
-            file = replace(path, text.as_bytes())?;
-            self.crash_count = kept.len();
+        let written = file.and_then(|mut file| {
+            while let Some(line) = self.unwritten.front() {
+                add_line(&mut file, line)?;
+                self.unwritten.pop_front();
+                self.crash_count += 1;
+            }
+            Ok(file)
+        });
+        match written {
+            Ok(file) => self.crashes = Some(file),
+            Err(source) => return Err(self.error(CRASH_HISTORY, source)),
         }
-        self.crashes = Some(file);
+        self.shorten_crashes()
+    }
+
+    fn open_crashes(&mut self) -> io::Result<File> {
+        let mut file = self.directory()?.append(CRASH_HISTORY)?;
+        let mut last = [b'\n'];
+        if file.metadata()?.len() > 0 {
+            file.seek(SeekFrom::End(-1))?;
+            file.read_exact(&mut last)?;
+        }
+        if last != [b'\n'] {
+            add_line(&mut file, "\n")?;
+        }
+        Ok(file)
+    }
+
+    fn shorten_crashes(&mut self) -> Result<(), StoreError> {
+        let length = self.crashes.as_ref().and_then(|file| file.metadata().ok());
+        let is_long = length.is_some_and(|metadata| metadata.len() > MOST_BYTES);
+        if self.crash_count < CRASHES + CRASH_SLACK && !is_long {
+            return Ok(());
+        }
+        let error = |error| self.error(CRASH_HISTORY, io::Error::other(super::with_cause(&error)));
+        let Some(dir) = &self.dir else {
+            return Ok(());
+        };
+        let text = dir.read(CRASH_HISTORY, MOST_BYTES).map_err(error)?;
+        let mut kept = records::last_crashes(&text.unwrap_or_default());
+        if is_long {
+            kept.drain(..kept.len() / 2);
+        }
+        let text: String = kept.iter().map(|crash| format!("{crash}\n")).collect();
+        self.crashes = Some(self.replace(CRASH_HISTORY, text.as_bytes(), true)?);
+        self.crash_count = kept.len();
         Ok(())
     }
-}
 
-fn added(key: &str, identity: &Identity, name: &str) -> String {
-    format!("+ {key} {identity} {name}\n")
-}
+    // ---- the directory ----------------------------------------------------------------------
 
-/// Reads a log of who runs; lines that make no sense are passed over, and so is a torn last one.
-fn parse_running(text: &[u8]) -> Vec<(Identity, String)> {
-    let text = String::from_utf8_lossy(text);
-    let mut live = BTreeMap::new();
-    for line in text
-        .split_inclusive('\n')
-        .filter_map(|line| line.strip_suffix('\n'))
-    {
-        let mut words = line.splitn(4, ' ');
-        match (words.next(), words.next(), words.next(), words.next()) {
-            (Some("+"), Some(key), Some(identity), Some(name)) => {
-                if let Ok(identity) = identity.parse() {
-                    live.insert(key, (identity, name.to_owned()));
-                }
-            }
-            (Some("-"), Some(key), None, None) => drop(live.remove(key)),
-            _ => {}
+    /// Sees to it that the directory is where its path leads and has everything in it. Returns whether
+    /// something had been removed that was there before.
+    pub fn check(&mut self) -> Result<bool, StoreError> {
+        let was_there = self.dir.is_some();
+        if self.dir.as_ref().is_some_and(|dir| !dir.is_in_place()) {
+            self.close();
+        }
+        let was_marked = self.marker.is_some();
+        let mut removed = was_there && self.dir.is_none();
+        if !self.marker.as_ref().is_some_and(is_linked) {
+            let text = format!("{}\n", self.token);
+            self.marker = Some(self.replace(MARKER, text.as_bytes(), true)?);
+            removed |= was_marked;
+        }
+        if self.log.as_ref().is_some_and(|(file, _)| !is_linked(file)) {
+            self.log = None;
+            removed = true;
+        }
+        Ok(removed)
+    }
+
+    /// Lets go of the directory.
+    pub fn close(&mut self) {
+        (self.dir, self.log, self.crashes, self.marker) = (None, None, None, None);
+    }
+
+    fn directory(&mut self) -> io::Result<&StateDir> {
+        if self.dir.is_none() {
+            self.dir = Some(StateDir::open(&self.path).map_err(StateDirError::into_io)?);
+        }
+        self.dir
+            .as_ref()
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn replace(&mut self, name: &str, text: &[u8], durable: bool) -> Result<File, StoreError> {
+        let written = self
+            .directory()
+            .and_then(|dir| dir.replace(name, text, durable));
+        written.map_err(|source| self.error(name, source))
+    }
+
+    fn error(&self, name: &str, source: io::Error) -> StoreError {
+        StoreError {
+            path: self.path.join(name),
+            source,
         }
     }
-    live.into_values().collect()
 }
 
-fn last_crashes(path: &Path) -> Vec<String> {
-    let text = read_tail(path, CRASH_BYTES);
-    let text = String::from_utf8_lossy(&text);
-    let json = |line: &&str| serde_json::from_str::<serde::de::IgnoredAny>(line).is_ok();
-    let mut crashes: Vec<String> = text.lines().filter(json).map(str::to_owned).collect();
-    crashes.drain(..crashes.len().saturating_sub(CRASHES));
-    crashes
+fn load(dir: &StateDir, loaded: &mut Loaded) -> Result<(), StateDirError> {
+    let mut read = |name: &str| match dir.read(name, MOST_BYTES) {
+        Ok(text) => Ok(text),
+        Err(error @ StateDirError::System { .. }) => {
+            loaded.problems.push(super::with_cause(&error));
+            Ok(Some(Vec::new()))
+        }
+        Err(error) => Err(error),
+    };
+    let (marker, running, crashes) = (read(MARKER)?, read(RUNNING)?, read(CRASH_HISTORY)?);
+    loaded.earlier_token = marker.as_deref().and_then(token);
+    loaded.crashes = records::last_crashes(&crashes.unwrap_or_default());
+    match running.as_deref() {
+        None => {}
+        // An earlier version leaves an empty file when nothing runs; we leave a first line.
+        Some([]) => loaded.damage = Some("it is empty".to_owned()),
+        Some(text) => {
+            let log = records::parse_running(text);
+            if log.damaged > 0 {
+                let (damaged, lines) = (log.damaged, log.lines);
+                loaded.damage = Some(format!("{damaged} of {lines} lines make no sense"));
+            }
+            loaded.running = log.running;
+        }
+    }
+    loaded.has_record = running.is_some();
+    Ok(())
 }
 
-/// Reads the end of a file, as far as possible.
-fn read_tail(path: &Path, limit: u64) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    // O_NONBLOCK: a pipe in its place must not hang the start.
-    let options = OpenOptions::new()
-        .read(true)
-        .custom_flags(nix::libc::O_NONBLOCK)
-        .open(path);
-    if let Ok(mut file) = options {
-        let length = file.metadata().map_or(0, |metadata| metadata.len());
-        let _ = file
-            .seek(SeekFrom::Start(length.saturating_sub(limit)))
-            .and_then(|_| file.take(limit).read_to_end(&mut bytes));
-    }
-    bytes
+/// Returns the token that an earlier daemon has left, if it makes sense.
+fn token(text: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(text).ok()?.trim();
+    let makes_sense = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    makes_sense.then(|| text.to_owned())
 }
 
-/// Writes a file whole or not at all, and returns it open for appending.
-fn replace(path: &Path, text: &[u8]) -> io::Result<File> {
-    let new = path.with_extension("new");
-    let written = private(
-        &new,
-        OpenOptions::new().write(true).create(true).truncate(true),
-    )
-    .and_then(|mut file| file.write_all(text))
-    .and_then(|()| private(&new, OpenOptions::new().append(true)))
-    .and_then(|file| fs::rename(&new, path).map(|()| file));
-    if written.is_err() {
-        // It may be what fills the disk.
-        let _ = fs::remove_file(&new);
-    }
-    written
+/// Adds a line, or, on a full disk, nothing.
+fn add_line(file: &mut File, line: &str) -> io::Result<()> {
+    let before = file.metadata()?.len();
+    file.write_all(line.as_bytes()).inspect_err(|_| {
+        // Half a line is passed over by whoever reads it; but it takes room.
+        let _ = file.set_len(before);
+    })
 }
 
-fn open_at_line_start(path: &Path) -> io::Result<File> {
-    let mut file = private(
-        path,
-        OpenOptions::new().read(true).append(true).create(true),
-    )?;
-    let mut last = [b'\n'];
-    if file.metadata()?.len() > 0 {
-        file.seek(SeekFrom::End(-1))?;
-        file.read_exact(&mut last)?;
-    }
-    if last != [b'\n'] {
-        file.write_all(b"\n")?;
-    }
-    Ok(file)
-}
-
-fn private(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
-    let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
-    options.mode(0o600).custom_flags(flags).open(path)
-}
-
-/// Returns the installation's token, making one where there is none that makes sense.
-fn marker(dir: &Path) -> String {
-    let path = dir.join("marker");
-    let text = read_tail(&path, 64);
-    let found = std::str::from_utf8(&text)
-        .map(str::trim)
-        .unwrap_or_default();
-    if found.len() == 16 && found.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return found.to_owned();
-    }
-    let mut random = [0; 8];
-    let read = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut random));
-    if read.is_err() {
-        random = fastrand::u64(..).to_ne_bytes();
-    }
-    let marker = format!("{:016x}", u64::from_ne_bytes(random));
-    // Without a file the token lives as long as the daemon; that writing fails is told soon enough.
-    let _ = replace(&path, format!("{marker}\n").as_bytes()).and_then(|file| file.sync_all());
-    marker
+fn is_linked(file: &File) -> bool {
+    file.metadata().is_ok_and(|metadata| metadata.nlink() > 0)
 }
