@@ -116,25 +116,23 @@ impl Desk {
     }
 
     /// Has a fresh writer take the place of one that hangs while others wait. Returns when to look
-    /// again; `None` when nobody waits.
+    /// again, as the fresh one may hang, too; `None` when nobody waits.
     pub fn relieve(self: &Arc<Self>, now: Instant) -> Option<Instant> {
         let mut queue = lock(&self.queue);
         if !queue.watched {
             return None;
         }
-        if !queue.busy || queue.ready.is_empty() {
+        if queue.ready.is_empty() {
             queue.watched = false;
             return None;
         }
-        if now.saturating_duration_since(queue.progress) >= STALL {
-            queue.progress = now;
+        if queue.busy && now.saturating_duration_since(queue.progress) >= STALL {
             // Without a thread it is tried again in a second.
+            queue.progress = now;
             if self.hire(queue.writer + 1).is_ok() {
                 queue.writer += 1;
                 queue.apart += 1;
                 queue.busy = false;
-                queue.watched = false;
-                return None;
             }
         }
         Some(queue.progress + STALL)
@@ -209,9 +207,9 @@ impl Desk {
             queue.progress = clock::ticks();
         }
         queue.ready.push_back(sink);
-        // Once for as long as it lasts: the pump looks again by itself.
-        let watch = queue.busy && !queue.watched;
-        queue.watched |= queue.busy;
+        // Somebody waits for somebody else; once for as long as it lasts.
+        let watch = (queue.busy || queue.ready.len() > 1) && !queue.watched;
+        queue.watched |= watch;
         drop(queue);
         self.work.notify_one();
         if watch {

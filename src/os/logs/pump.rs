@@ -153,7 +153,9 @@ impl Pump {
                 }
                 self.obey(command);
             }
-            self.look_at = self.files.relieve(self.now);
+            if self.look_at.is_none_or(|at| at <= self.now) {
+                self.look_at = self.files.relieve(self.now);
+            }
             self.unpark();
             self.close_overdue();
             if nap {
