@@ -6,6 +6,7 @@
 mod body;
 mod failure;
 mod query;
+pub mod reserve;
 mod route;
 mod socket;
 
@@ -30,6 +31,8 @@ pub use socket::{BindError, bind};
 
 /// Connections served at the same time; one more is answered with 503.
 pub const MAX_CONNECTIONS: usize = 64;
+/// Connections that may have one of the daemon's last descriptors: somebody has to be able to ask.
+const SEATS_IN_NEED: usize = 2;
 /// Connections being turned away at the same time; one more is closed without a word.
 const MAX_REFUSALS: usize = 16;
 /// How long a peer may take over the head of a request, and idle between two.
@@ -190,6 +193,10 @@ impl Door {
     }
 
     fn admit(&self, stream: UnixStream, watcher: Watcher) {
+        let taken = MAX_CONNECTIONS - self.seats.available_permits();
+        if taken >= SEATS_IN_NEED && reserve::is_touched() {
+            return;
+        }
         let (admission, semaphore) = match self.stranger(&stream) {
             Some(failure) => (Admission::Refused(failure), &self.refusals),
             None if self.seats.available_permits() == 0 => (

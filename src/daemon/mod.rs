@@ -159,9 +159,9 @@ fn prepare_and_run(mut start: Start) -> Result<u8, Refusal> {
     let metrics = start.loaded.config.metrics.listen.clone();
     let result = runtime.block_on(supervise(start, open, tracing.as_ref()));
     // The sockets may be a newer daemon's only if the pid file was, and its lock is ours.
-    let _ = std::fs::remove_file(&socket);
+    outside::remove_socket(&socket);
     if let Some(Listen::Unix(path)) = metrics {
-        let _ = std::fs::remove_file(path);
+        outside::remove_socket(&path);
     }
     pid_file.release();
     if let Some(tracing) = tracing {

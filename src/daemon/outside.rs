@@ -19,6 +19,7 @@ use crate::observe::{
 };
 use crate::os::logs::{self, Logs, Options, Record, Stderr};
 use crate::os::notify::{NotifySocket, Reach};
+use crate::os::places::{self, Directory};
 use crate::os::session::{self, StandardError};
 use crate::os::{cgroups, procfs};
 
@@ -65,6 +66,9 @@ pub(super) const PROTECTION_KEYS: [&str; 3] = [
     "metrics.basic_auth_file",
 ];
 
+/// Files that somebody configured are no longer than this; bytes.
+pub(super) const MOST_READ: u64 = 16 * 1024 * 1024;
+
 /// Reads the certificate, the key and the password file of the metrics listener.
 ///
 /// # Errors
@@ -76,58 +80,31 @@ pub(super) fn protection(metrics: &Metrics) -> Result<Protection, ProtectionErro
         accounts: metrics.basic_auth_file.clone(),
     });
     let files = files.unwrap_or_default();
-    let pair = files
-        .certificate
-        .iter()
-        .flat_map(|(chain, key)| [chain, key]);
-    for file in pair.chain(&files.accounts) {
-        is_a_file(file).map_err(|source| ProtectionError::Read {
-            what: "the file",
-            file: file.clone(),
-            source,
-        })?;
-    }
-    Protection::load(&files)
-}
-
-/// Refuses what the loop must not read: a pipe has nothing to read until somebody writes, and
-/// `/dev/zero` has no end. Whether the file is there at all, its reader tells better.
-///
-/// # Errors
-///
-/// When it is something else than a file, a directory or `/dev/null`.
-pub(super) fn is_a_file(path: &Path) -> io::Result<()> {
-    match std::fs::metadata(path) {
-        Ok(found) if !found.is_file() && !found.is_dir() && path != Path::new("/dev/null") => {
-            let what = "it is not a regular file";
-            Err(io::Error::new(io::ErrorKind::InvalidInput, what))
-        }
-        Ok(_) | Err(_) => Ok(()),
-    }
+    Protection::load(&files, |path| places::read(path, MOST_READ))
 }
 
 /// Replaces the socket of a daemon that is gone, never one where somebody answers.
 fn bind_unix(path: &Path) -> io::Result<UnixListener> {
-    if let Some(directory) = path.parent() {
-        std::fs::create_dir_all(directory)?;
-    }
-    if path.exists() {
+    let (directory, name) = Directory::create_for(path)?;
+    if directory.look(&name)?.is_some() {
         match UnixStream::connect(path) {
             Ok(_) => {
-                return Err(io::Error::new(
-                    io::ErrorKind::AddrInUse,
-                    "somebody answers there",
-                ));
+                let what = "somebody answers there";
+                return Err(io::Error::new(io::ErrorKind::AddrInUse, what));
             }
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                std::fs::remove_file(path)?
-            }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
             Err(error) => return Err(error),
         }
     }
-    let listener = UnixListener::bind(path)?;
+    let listener = directory.bind_plainly(&name, |path| UnixListener::bind(path))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
+}
+
+/// Removes a socket of ours.
+pub(super) fn remove_socket(path: &Path) {
+    // One that is left is replaced by the next start.
+    let _ = Directory::of(path).and_then(|(directory, name)| directory.remove(&name));
 }
 
 /// Writes a listen address as the config does.

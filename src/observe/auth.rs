@@ -5,6 +5,7 @@
 //! which makes every scrape but the first free.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::path::Path;
@@ -21,7 +22,7 @@ use hyper::header::{AUTHORIZATION, HeaderMap};
 use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 
-use super::protection::ProtectionError;
+use super::protection::{ProtectionError, ReadFile};
 
 /// The `metrics.basic_auth_file`, as messages name it.
 const FILE: &str = "the password file";
@@ -85,9 +86,12 @@ impl Accounts {
     /// # Errors
     ///
     /// When the file cannot be read, has a line of another kind, or no user.
-    pub(super) fn load(file: &Path) -> Result<Self, ProtectionError> {
-        let text = std::fs::read_to_string(file)
-            .map_err(|error| ProtectionError::read(FILE, file, error))?;
+    pub(super) fn load(file: &Path, read: ReadFile) -> Result<Self, ProtectionError> {
+        let text = read(file).and_then(|bytes| {
+            let not_text = |_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8");
+            String::from_utf8(bytes).map_err(not_text)
+        });
+        let text = text.map_err(|error| ProtectionError::read(FILE, file, error))?;
         Self::parse(&text).map_err(|reason| ProtectionError::wrong(FILE, file, reason))
     }
 

@@ -55,10 +55,12 @@ impl Crowd {
         }
     }
 
-    /// Takes a place, somebody else's if need be; `None` when all are being answered.
-    pub(super) fn enter(&self) -> Option<Seat> {
+    /// Takes a place, somebody else's if need be; `None` when all are being answered. `instead`: only
+    /// somebody else's, unless nobody is there.
+    pub(super) fn enter(&self, instead: bool) -> Option<Seat> {
         let mut present = lock(&self.present);
-        if present.guests.len() >= self.most {
+        let full = present.guests.len() >= self.most;
+        if full || (instead && !present.guests.is_empty()) {
             let first = |standing| {
                 let mut guests = present.guests.iter();
                 guests.find(|(_, guest)| guest.standing.load(Ordering::Relaxed) == standing)
@@ -130,7 +132,7 @@ mod tests {
     #[test]
     fn the_silent_go_before_the_idle_and_the_busy_stay() {
         let crowd = Crowd::new(3);
-        let enter = || crowd.enter().expect("there is room");
+        let enter = || crowd.enter(false).expect("there is room");
         let (idle, silent, busy) = (enter(), enter(), enter());
         idle.guest.asks();
         idle.guest.is_answered();
@@ -147,8 +149,11 @@ mod tests {
         assert!(!is_in(&idle) && is_in(&busy));
         second.guest.asks();
         second.guest.is_answered();
-        assert!(crowd.enter().is_none(), "an answer on its way is not idle");
+        assert!(
+            crowd.enter(false).is_none(),
+            "an answer on its way is not idle"
+        );
         drop(busy);
-        assert!(crowd.enter().is_some());
+        assert!(crowd.enter(false).is_some());
     }
 }

@@ -53,7 +53,7 @@ pub use ledger::{describe, how};
 pub use observer::{Observer, Setup};
 pub use process_metrics::ProcessMetrics;
 pub use program_metrics::ProgramCollector;
-pub use protection::{Protection, ProtectionError, ProtectionFiles};
+pub use protection::{Protection, ProtectionError, ProtectionFiles, ReadFile};
 pub use published::{Program, Published};
 pub use resources::{OwnSampler, Sample, Sampler, Usage};
 pub use serving::{Listener, serve};

@@ -21,6 +21,9 @@ pub struct ProtectionFiles {
     pub accounts: Option<PathBuf>,
 }
 
+/// Reads a whole file, without waiting for anybody.
+pub type ReadFile = fn(&Path) -> io::Result<Vec<u8>>;
+
 /// What a connection has to get past.
 #[derive(Clone, Default)]
 pub struct Protection {
@@ -35,13 +38,13 @@ impl Protection {
     ///
     /// When one cannot be read or is not what it has to be: names the file and the reason, never
     /// anything of a key or a password.
-    pub fn load(files: &ProtectionFiles) -> Result<Self, ProtectionError> {
+    pub fn load(files: &ProtectionFiles, read: ReadFile) -> Result<Self, ProtectionError> {
         let tls = match &files.certificate {
-            Some((certificate, key)) => Some(tls::acceptor(certificate, key)?),
+            Some((certificate, key)) => Some(tls::acceptor(certificate, key, read)?),
             None => None,
         };
         let accounts = match &files.accounts {
-            Some(file) => Some(Arc::new(Accounts::load(file)?)),
+            Some(file) => Some(Arc::new(Accounts::load(file, read)?)),
             None => None,
         };
         Ok(Self { tls, accounts })

@@ -15,11 +15,13 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
+use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
 use super::crowd::{Crowd, Guest};
 use super::deadline::Deadline;
 use super::http::{Answer, App, Asked};
+use crate::control::server::reserve;
 
 /// Served at the same time. One more takes the place of one that says nothing, or gets a 503.
 pub(super) const MOST_CONNECTIONS: usize = 64;
@@ -101,24 +103,29 @@ impl Server {
         let Ok((stream, address)) = accepted else {
             return sleep(ACCEPT_PAUSE).await;
         };
+        let in_need = reserve::is_touched();
         let visitor = Visitor {
             app: Arc::clone(&self.app),
             client: client(address),
             watcher: self.graceful.watcher(),
         };
-        if let Some(seat) = self.crowd.enter() {
+        if let Some(seat) = self.crowd.enter(in_need) {
             tokio::spawn(async move {
                 tokio::select! {
                     () = visitor.converse(stream, seat.guest(), App::answer) => {}
                     () = seat.lost() => {}
                 }
             });
-        } else if let Ok(turn) = Arc::clone(&self.refusals).try_acquire_owned() {
+        } else if !in_need && let Ok(turn) = Arc::clone(&self.refusals).try_acquire_owned() {
             tokio::spawn(async move {
                 let refusing = visitor.converse(stream, Arc::default(), App::turn_away);
                 let _ = timeout(REFUSAL, refusing).await;
                 drop(turn);
             });
+        }
+        if in_need {
+            // Whoever had to leave does so before the next is let in.
+            yield_now().await;
         }
     }
 }

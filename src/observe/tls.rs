@@ -9,7 +9,7 @@ use tokio_rustls::rustls::pki_types::pem::{Error as PemError, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{Error as TlsError, ServerConfig};
 
-use super::protection::ProtectionError;
+use super::protection::{ProtectionError, ReadFile};
 
 /// The `metrics.tls_cert` file, as messages name it.
 const CERTIFICATE: &str = "the certificate";
@@ -21,7 +21,13 @@ const KEY: &str = "the private key";
 /// # Errors
 ///
 /// When a file cannot be read, holds nothing of its kind, or the two do not belong together.
-pub(super) fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, ProtectionError> {
+pub(super) fn acceptor(
+    certificate: &Path,
+    key: &Path,
+    read: ReadFile,
+) -> Result<TlsAcceptor, ProtectionError> {
+    let read =
+        |what, file: &Path| read(file).map_err(|error| ProtectionError::read(what, file, error));
     let chain = read(CERTIFICATE, certificate)?;
     let chain = CertificateDer::pem_slice_iter(&chain)
         .collect::<Result<Vec<_>, _>>()
@@ -48,10 +54,6 @@ pub(super) fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, Pr
         })?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
-}
-
-fn read(what: &'static str, file: &Path) -> Result<Vec<u8>, ProtectionError> {
-    std::fs::read(file).map_err(|error| ProtectionError::read(what, file, error))
 }
 
 fn not_pem(what: &'static str, file: &Path, error: &PemError) -> ProtectionError {

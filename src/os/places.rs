@@ -246,6 +246,28 @@ impl Directory {
         mode: u32,
         bind: impl FnOnce(&Path) -> io::Result<T>,
     ) -> io::Result<T> {
+        self.bind_with(name, Some(mode), bind)
+    }
+
+    /// Does the same with the mode that the umask gives.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`Directory::bind`].
+    pub fn bind_plainly<T>(
+        &self,
+        name: &OsStr,
+        bind: impl FnOnce(&Path) -> io::Result<T>,
+    ) -> io::Result<T> {
+        self.bind_with(name, None, bind)
+    }
+
+    fn bind_with<T>(
+        &self,
+        name: &OsStr,
+        mode: Option<u32>,
+        bind: impl FnOnce(&Path) -> io::Result<T>,
+    ) -> io::Result<T> {
         if self
             .look(name)?
             .is_some_and(|found| !is(&found, SFlag::S_IFSOCK))
@@ -264,8 +286,10 @@ impl Directory {
                 return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
             }
             // By descriptor: the name may mean something else by now.
-            let mode = std::fs::Permissions::from_mode(mode);
-            std::fs::set_permissions(through_proc(&place), mode)?;
+            if let Some(mode) = mode {
+                let mode = std::fs::Permissions::from_mode(mode);
+                std::fs::set_permissions(through_proc(&place), mode)?;
+            }
             self.rename(&staged, name)?;
             Ok(socket)
         });

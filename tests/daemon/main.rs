@@ -10,6 +10,7 @@ mod healthcheck;
 mod identity;
 mod inheritance;
 mod linger;
+mod log_places;
 mod notify;
 mod pid_1;
 mod policy;
