@@ -1,8 +1,8 @@
 //! Starts: from the decision that a run shall be to the news that it is.
 //!
 //! ```text
-//! Action::Spawn ─ nothing to look up ─────▶ room? ─▶ Children::begin ─▶ Spawned
-//!        ╰──── env_file, user ─▶ errand ────▲  ╰─ waits for it        ╰▶ SpawnFailed
+//! Action::Spawn ─ nothing to look up ───────▶ room? ─▶ Children::begin ─▶ Spawned
+//!        ╰─ env_file, user, log ─▶ errand ────▲  ╰─ waits for it        ╰▶ SpawnFailed
 //! ```
 
 use std::collections::{HashMap, VecDeque};
@@ -70,7 +70,7 @@ impl Core {
             return self.start_failed(run, refuse(FailureKind::Exec, message));
         };
         let trace = self.observer.try_start(id);
-        if !slot.looks_up() {
+        if !slot.looks_up() && self.logs.is_ready(id) {
             let prepared = self.prepare(&slot, run, trace, &AtomicU8::new(0));
             return self.prepared(run, prepared);
         }
@@ -212,16 +212,24 @@ impl Core {
             self.inherited.clone(),
             self.readiness.notify_address().to_owned(),
         );
+        let logs = self.logs.clone();
         let work = move || {
             let launch = slot.launch(&inherited, &notify, trace)?;
             far.store(1, Ordering::Relaxed);
-            Prepared::new(launch, &mark)
+            let prepared = Prepared::new(launch, &mark)?;
+            far.store(2, Ordering::Relaxed);
+            let opened = match errand {
+                Errand::Start(run) => logs.prepare(run.id()),
+                Errand::Surroundings(_) => Ok(()),
+            };
+            opened.map_err(|error| unloggable(&error))?;
+            Ok(prepared)
         };
         let sent = self.births.errands.send(errand, work);
         sent.map_err(|error| SpawnFailure {
             kind: FailureKind::Limits,
             transient: true,
-            message: format!("cannot make a thread that looks up its user: {error}"),
+            message: format!("cannot make a thread that prepares it: {error}"),
         })
     }
 
@@ -250,7 +258,6 @@ impl Core {
     }
 
     fn streams(&mut self, id: Id, run: Run) -> Result<Stdio, SpawnFailure> {
-        self.logs.prepare(id).map_err(|error| unloggable(&error))?;
         let opened = self.logs.open(id, run);
         let (stdout, stderr) = opened.map_err(|error| SpawnFailure {
             kind: FailureKind::Limits,
@@ -282,7 +289,7 @@ impl Core {
         let slot = self.slots.get(&run.id());
         let far = self.births.looking.get(&run);
         match (far, slot) {
-            (Some(far), Some(slot)) => slot.looks_for(far.load(Ordering::Relaxed) > 0),
+            (Some(far), Some(slot)) => slot.looks_for(far.load(Ordering::Relaxed)),
             _ => "many others are being started".to_owned(),
         }
     }

@@ -143,14 +143,16 @@ impl Slot {
         program.user.is_some() || program.group.is_some() || program.env_file.is_some()
     }
 
-    /// What it asks for, first or, when it has read its file, next.
-    pub fn looks_for(&self, has_read: bool) -> String {
+    /// What it asks for, after so many steps: reading, looking up, opening.
+    pub fn looks_for(&self, steps: u8) -> String {
         let program = &self.program;
-        match (&program.env_file, &program.user, &program.group) {
-            (Some(path), ..) if !has_read => format!("reading env_file {}", path.display()),
-            (_, Some(user), _) => format!("looking up user {user}"),
-            (_, None, Some(group)) => format!("looking up group {group}"),
-            (_, None, None) => "getting ready".to_owned(),
+        let user = program.user.as_ref().map(|user| format!("user {user}"));
+        let group = program.group.as_ref().map(|group| format!("group {group}"));
+        match (steps, &program.env_file, user.or(group), &program.log_file) {
+            (0, Some(path), ..) => format!("reading env_file {}", path.display()),
+            (0 | 1, _, Some(whom), _) => format!("looking up {whom}"),
+            (.., Some(path)) => format!("opening log_file {}", path.display()),
+            (.., None) => "getting ready".to_owned(),
         }
     }
 

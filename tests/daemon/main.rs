@@ -7,6 +7,7 @@ mod families;
 mod fleet;
 mod health;
 mod healthcheck;
+mod hung_logs;
 mod identity;
 mod inheritance;
 mod linger;
@@ -16,6 +17,8 @@ mod pid_1;
 mod policy;
 mod readiness;
 mod signals;
+#[path = "../log_hang/silent.rs"]
+mod silent;
 mod survivors;
 mod threads;
 mod trust;

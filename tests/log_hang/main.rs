@@ -18,7 +18,7 @@ use tempfile::TempDir;
 const HUNG: Id = Id(1);
 const OTHER: Id = Id(2);
 /// Only a failing test takes it.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 struct World {
     top: TempDir,

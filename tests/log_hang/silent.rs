@@ -9,6 +9,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use nix::libc;
 use tempfile::TempDir;
@@ -25,6 +26,8 @@ const INIT: u32 = 26;
 const INTERRUPT: u32 = 36;
 const BATCH_FORGET: u32 = 42;
 const ROOT: u64 = 1;
+/// Only a failing test takes it.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The mounted file system. Every name but those that begin with `.` is a file in it.
 pub struct Silent {
@@ -89,12 +92,11 @@ impl Silent {
     /// Waits until somebody waits for so many answers.
     pub fn has_heard(&self, count: usize) {
         let state = self.shared.state.lock().expect("no panic");
-        let patience = super::PATIENCE;
         let waiting = |state: &mut State| state.held.len() < count;
         let (_state, timeout) = self
             .shared
             .heard
-            .wait_timeout_while(state, patience, waiting)
+            .wait_timeout_while(state, PATIENCE, waiting)
             .expect("no panic");
         assert!(!timeout.timed_out(), "nobody asked");
     }

@@ -79,6 +79,17 @@ impl Logs {
         Ok(())
     }
 
+    /// Tells whether [`Logs::prepare`] has nothing to do for a program. Does not wait.
+    #[must_use]
+    pub fn is_ready(&self, id: Id) -> bool {
+        let registry = lock(&self.0.registry);
+        let file = registry
+            .programs
+            .get(&id)
+            .and_then(|program| program.file.as_ref());
+        file.is_none_or(|sink| sink.is_opened())
+    }
+
     /// Opens the file of a program that is about to be started, unless it is open: a program whose
     /// lines have no place is not started. May wait for the disk, but only until the file is open.
     ///

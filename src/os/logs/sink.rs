@@ -149,7 +149,7 @@ impl Sink {
     /// When it cannot be opened; the first line will try again.
     pub fn open(&self) -> Result<(), LogError> {
         // Without the lock, which a writer may hold that hangs.
-        if self.opened.load(Ordering::Acquire) {
+        if self.is_opened() {
             return Ok(());
         }
         let deleted = match &mut *lock(&self.output) {
@@ -159,6 +159,11 @@ impl Sink {
         self.opened.store(true, Ordering::Release);
         self.say_deleted(&deleted);
         Ok(())
+    }
+
+    /// Tells whether its file was opened before.
+    pub fn is_opened(&self) -> bool {
+        self.opened.load(Ordering::Acquire)
     }
 
     /// Tells whether captured output fits; when it does not, the pump is woken once it does.
