@@ -30,7 +30,7 @@ Exit codes: 0 done, 1 failed (also: gave up on a crash loop), 2 usage or configu
 #[derive(Args, Clone, Debug)]
 pub(super) struct Globals {
     /// Config file [default: $ETERNAL_CONFIG, ./eternal.toml, /etc/eternal/eternal.toml]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub(super) config: Option<PathBuf>,
     /// Control socket of the daemon
     #[arg(long, global = true, value_name = "PATH")]
@@ -76,13 +76,18 @@ pub(super) enum Word {
     /// Check a config, what a start would meet on this machine, and when it would give up
     Check {
         /// The config file [default: as for --config]
+        #[arg(value_hint = clap::ValueHint::FilePath)]
         file: Option<PathBuf>,
         /// Check only what the file says: not users, paths, ports, certificates of this machine
         #[arg(long)]
         file_only: bool,
     },
-    /// Show the effective config and where each value comes from
-    Config,
+    /// Show every value of the config and where it comes from: as the running daemon reads it
+    Config {
+        /// As a daemon started here would read it, whether one runs or not
+        #[arg(long)]
+        file: bool,
+    },
     /// Print a systemd unit for a config
     SystemdUnit(SystemdUnit),
     /// Translate the config of supervisord, PM2 or a Procfile
@@ -213,6 +218,7 @@ pub(super) enum ImportFrom {
 #[derive(Args, Debug)]
 pub(super) struct Import {
     /// The file to translate
+    #[arg(value_hint = clap::ValueHint::FilePath)]
     pub(super) file: PathBuf,
     /// Write the config here [default: standard output]
     #[arg(long, short, value_name = "FILE")]

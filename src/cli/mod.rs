@@ -104,7 +104,7 @@ fn interpret(arguments: Arguments) -> Invocation {
         | Word::Logs(_)
         | Word::Crashes { .. }
         | Word::Check { .. }
-        | Word::Config
+        | Word::Config { .. }
         | Word::SystemdUnit(_)
         | Word::Import(_)
         | Word::Healthcheck { .. }
@@ -161,7 +161,7 @@ async fn dispatch(other: Other, machine: &Machine, output: &mut Output) -> Resul
         Word::Check { file, file_only } => {
             check::execute(check::Asked { file, file_only }, plain, machine, output)
         }
-        Word::Config => config::execute(&plain, output),
+        Word::Config { file } => config::execute(file, &plain, output).await,
         Word::SystemdUnit(wanted) => systemd_unit::execute(&wanted, &plain, output),
         Word::Import(from) => import::execute(from, output),
         Word::Healthcheck { ready, timeout } => {

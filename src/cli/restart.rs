@@ -39,13 +39,13 @@ pub(super) async fn execute(
 }
 
 /// Reads the arguments a daemon was started with.
-fn as_started(status: &Status) -> Result<SourcesArgs, Complaint> {
+pub(super) fn as_started(status: &Status) -> Result<SourcesArgs, Complaint> {
     let arguments = &status.daemon.arguments;
     match parse_from(arguments) {
         Ok(Invocation::Run(run)) => Ok(run.sources.or_config(status.daemon.config_file.as_deref())),
         Ok(Invocation::ApiServer(_) | Invocation::Other(_)) | Err(_) => {
             Err(Complaint::failed(format!(
-                "cannot restart the daemon: its own arguments are not understood: {}",
+                "the daemon's own arguments are not understood: {}",
                 arguments.join(" ")
             )))
         }

@@ -140,3 +140,48 @@ fn a_limit_of_an_option_is_named_by_the_option() {
         "{said:?}"
     );
 }
+
+#[test]
+fn config_shows_what_the_running_daemon_was_told_and_with_file_what_the_file_says() {
+    let world = World::new(GOOD);
+    let started = world.eternal(&["start", "--log-level", "debug"]);
+    assert_eq!(started.code, 0, "{started:?}");
+    let said = world.eternal(&["config"]);
+    assert!(
+        said.out
+            .contains("log_level = \"debug\"  # from the option --log-level"),
+        "{said:?}"
+    );
+    let said = world.eternal(&["config", "--file"]);
+    assert!(
+        said.out
+            .contains("log_level = \"info\"  # from the built-in default"),
+        "{said:?}"
+    );
+    assert_eq!(world.eternal(&["stop"]).code, 0);
+    let said = world.eternal(&["config"]);
+    assert!(said.out.contains("log_level = \"info\""), "{said:?}");
+}
+
+#[test]
+fn the_man_page_has_the_sections_of_a_man_page_and_names_no_page_that_is_not_there() {
+    let world = World::new(GOOD);
+    let page = world.eternal(&["man"]).out;
+    for section in [
+        "EXIT STATUS",
+        "SIGNALS",
+        "FILES",
+        "ENVIRONMENT",
+        "EXAMPLES",
+        "SEE ALSO",
+    ] {
+        let heading = page
+            .lines()
+            .any(|line| line.replace('"', "") == format!(".SH {section}"));
+        assert!(heading, "{section}");
+    }
+    assert!(
+        !page.contains("EXTRA") && !page.contains("eternal\\-run"),
+        "{page}"
+    );
+}
