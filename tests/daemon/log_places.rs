@@ -180,3 +180,19 @@ fn an_env_file_that_another_user_can_swap_gives_away_nothing_of_roots_and_nobody
     assert!(!world.path("app/seen").exists());
     assert_eq!(daemon.is_stopped(), 0);
 }
+
+#[test]
+fn a_log_on_the_daemons_own_stdout_goes_there_even_when_that_is_a_pipe() {
+    let world = World::new(
+        "[programs.app]\ncommand = [\"sh\", \"-c\", \"echo to stdout; exec sleep 1000\"]\nlog_file = \"/dev/stdout\"\n\
+         [programs.mute]\ncommand = [\"sh\", \"-c\", \"echo unheard; exec sleep 1000\"]\nlog_file = \"/dev/null\"\n",
+    );
+    let mut command = world.command("sh");
+    command.args(["-c", "\"$0\" run | cat > piped", World::binary()]);
+    let _daemon = world.launch_as(command);
+    eventually("it is there", || {
+        (world.read("piped") == "to stdout\n").then_some(())
+    });
+    world.pid("mute");
+    assert_eq!(world.eternal(&["stop"]).code, 0);
+}

@@ -1,6 +1,8 @@
 //! Programs and their files: opened where one may wait, adopted where nothing may fail.
 
 use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Weak};
@@ -11,6 +13,7 @@ use super::capture::Registered;
 use super::file::FileOutput;
 use super::pump::Command;
 use super::sink::{Output, Sink};
+use super::terminal::Terminal;
 use super::{LogError, Logs, Room, Source, lock};
 use crate::supervision::Id;
 
@@ -116,10 +119,28 @@ impl Room {
             return sink;
         }
         forget_closed(sinks);
-        let output = Output::File(FileOutput::new(path, self.rotation.clone()));
+        let own_stream = own_stream(path).and_then(|stream| stream.ok());
+        let output = match own_stream {
+            Some(stream) => Output::Terminal(Terminal::new(stream)),
+            None => Output::File(FileOutput::new(path, self.rotation.clone())),
+        };
         let sink = Sink::new(path.to_owned(), &self.files, output);
         sinks.insert(path.to_owned(), Arc::downgrade(&sink));
         sink
+    }
+}
+
+/// Opens one of the daemon's own streams, where a path means that: whatever it is, it was given to
+/// us and is not looked for by name.
+pub(super) fn own_stream(path: &Path) -> Option<io::Result<OwnedFd>> {
+    match path.to_str()? {
+        "/dev/stdout" | "/dev/fd/1" | "/proc/self/fd/1" => {
+            Some(io::stdout().as_fd().try_clone_to_owned())
+        }
+        "/dev/stderr" | "/dev/fd/2" | "/proc/self/fd/2" => {
+            Some(io::stderr().as_fd().try_clone_to_owned())
+        }
+        _ => None,
     }
 }
 

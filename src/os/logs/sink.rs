@@ -20,7 +20,7 @@ const RESERVE: usize = 256 * 1024;
 pub(super) enum Output {
     /// A log file.
     File(FileOutput),
-    /// The daemon's stderr.
+    /// One of the daemon's own streams.
     Terminal(Terminal),
 }
 

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use super::capture::Program;
 use super::daemon_log::DaemonLog;
+use super::opening::own_stream;
 use super::sink::Sink;
 use super::{Line, Query, follow};
 pub(super) use files::Files;
@@ -194,6 +195,8 @@ fn own_section(sharers: &[&Program], all: usize) -> Section {
     let name = &sharers[0].registered.name;
     let one = |program: &&Program| base(&program.registered.name) == base(name);
     let files = match &sharers[0].registered.file {
+        // What went to a stream of ours cannot be read again.
+        Some(sink) if own_stream(sink.path()).is_some() => Files::None,
         Some(sink) if sharers.len() == all && sharers.iter().all(one) => Files::Own {
             path: sink.path().to_owned(),
             label: if all == 1 { name.as_str() } else { base(name) }.to_owned(),

@@ -1,4 +1,4 @@
-//! The daemon's stderr as a place for lines.
+//! The daemon's stderr, or stdout, as a place for lines.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -11,7 +11,7 @@ use super::sink::{Batch, Sink};
 /// A slow reader shall be seen to make progress.
 const STEP: usize = 4 * 1024;
 
-/// The daemon's stderr.
+/// One of the daemon's own streams.
 #[derive(Debug)]
 pub(super) struct Terminal {
     to: File,
