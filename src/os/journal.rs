@@ -15,12 +15,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 use super::identity::Identity;
 use super::procfs::Stat;
 use super::state_dir::StateDirError;
+use super::threads;
 use records::Entry;
 use store::{Store, StoreError};
 
@@ -94,9 +94,7 @@ impl Journal {
             failing: [false; 2],
             say,
         };
-        let started = thread::Builder::new()
-            .name(String::from("journal"))
-            .spawn(move || writer.run());
+        let started = threads::spawn_helper("journal", move || writer.run());
         // Without its thread nothing is written, and nothing is waited for.
         desk.errors
             .fetch_add(u64::from(started.is_err()), Ordering::Relaxed);

@@ -416,3 +416,30 @@ fn a_lock_that_a_newborn_of_a_dead_daemon_holds_is_waited_for_and_its_holder_nam
     newborn.kill().expect("kill");
     newborn.wait().expect("wait");
 }
+
+#[test]
+fn a_crash_without_a_process_has_no_last_words_of_an_earlier_run() {
+    let world = World::new(
+        "[programs.web]\ncommand = [\"./web\"]\nrestart_delay = \"300ms\"\nrestart_delay_max = \"5m\"\n",
+    );
+    world.write(
+        "web",
+        "#!/bin/sh\necho bye\nwhile ! test -e fall; do sleep 0.02; done\nexit 0\n",
+    );
+    fs::set_permissions(world.path("web"), fs::Permissions::from_mode(0o755)).expect("mode");
+    let mut daemon = world.run();
+    world.pid("web");
+    eventually("it has said so", || {
+        world.log().contains("bye").then_some(())
+    });
+    // It ends well, and cannot be started again.
+    fs::remove_file(world.path("web")).expect("removed");
+    world.write("fall", "");
+    let crash = eventually("the crash is on record", || {
+        let said = world.eternal(&["crashes", "--json"]).out;
+        said.contains("web").then_some(said)
+    });
+    assert!(crash.contains("no such file"), "{crash}");
+    assert!(!crash.contains("bye"), "{crash}");
+    assert_eq!(daemon.is_stopped(), 0);
+}

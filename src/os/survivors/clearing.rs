@@ -13,7 +13,6 @@ use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -21,6 +20,7 @@ use tokio::sync::oneshot;
 use super::watched::{Taken, Watched};
 use super::{Found, Search, Survivor};
 use crate::os::identity::Identity;
+use crate::os::threads;
 
 /// How long the killed may take to go; longer means uninterruptible sleep.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
@@ -383,9 +383,8 @@ impl Clearing {
     fn look(&mut self, now: Instant) {
         let (answer, found) = oneshot::channel();
         let search = self.search.clone();
-        let looks = thread::Builder::new().name("survivors".to_owned());
         // Whoever asked may be over.
-        let started = looks.spawn(move || drop(answer.send(search.run())));
+        let started = threads::spawn_helper("survivors", move || drop(answer.send(search.run())));
         match started {
             Ok(_) => self.looking = Some((now, found)),
             // No thread to be had: it may be in a moment.
