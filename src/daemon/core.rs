@@ -171,7 +171,7 @@ impl Core {
             }
             News::FamilyGone { id, .. } if Commands::is_command(id) => {}
             News::FamilyGone { id, run } => self.step(id, Input::FamilyGone(run)),
-            News::OrphanReaped { .. } => {}
+            News::LeftAlone { .. } | News::OrphanReaped { .. } => {}
         }
     }
 
@@ -193,6 +193,13 @@ impl Core {
                 }
             }
             News::FamilyGone { id, .. } => self.journal.ended(id.0),
+            News::LeftAlone { id, count } => {
+                if let Some(slot) = self.slots.get(&id) {
+                    let program = slot.display_name();
+                    self.observer
+                        .tell(&DaemonEvent::LeftAlone { program, count });
+                }
+            }
             News::OrphanReaped { pid, .. } => {
                 self.observer.tell(&DaemonEvent::OrphanReaped { pid })
             }
@@ -270,6 +277,7 @@ impl Core {
         if self.children.pid(run).is_none() {
             return;
         }
+        self.children.remember(run);
         self.begin_checks(run);
         let slot = self.slots.get(&run.id());
         if let Some(limit) = slot.and_then(|slot| slot.program.watchdog) {

@@ -7,6 +7,7 @@ mod crash_records;
 mod environment;
 mod errands;
 mod falls;
+mod farewell;
 mod health;
 pub mod inspection;
 mod last_status;

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::Refusal;
 use super::core::Core;
+use super::farewell::{self, Farewell};
 use super::linger::{self, Linger};
 use super::recovery::Recovery;
 use crate::control::server;
@@ -19,6 +20,8 @@ pub(super) enum Mode {
     Recovering(Box<Recovery>),
     /// Programs run.
     Supervising,
+    /// All programs have ended, and what belongs to none is being ended.
+    SeeingOff(Farewell),
     /// It gave up, and its last numbers are served.
     Lingering(Linger),
     /// It is done, or found that it must not begin.
@@ -31,13 +34,14 @@ impl Mode {
         match self {
             Self::Recovering(recovery) => recovery.clearing.poll_next(context),
             Self::Lingering(linger) => linger.scraped.as_mut().poll(context),
-            Self::Supervising | Self::Over(_) => Poll::Pending,
+            Self::Supervising | Self::SeeingOff(_) | Self::Over(_) => Poll::Pending,
         }
     }
 
     pub fn deadline(&self) -> Option<Instant> {
         match self {
             Self::Recovering(recovery) => recovery.clearing.deadline(),
+            Self::SeeingOff(farewell) => Some(farewell.until),
             Self::Lingering(linger) => Some(linger.until),
             Self::Supervising | Self::Over(_) => None,
         }
@@ -52,7 +56,7 @@ impl Core {
             match self.mode {
                 Mode::Recovering(_) => self.advance_recovery(),
                 Mode::Lingering(_) => self.mode = Mode::Over(Ok(Outcome::Failed)),
-                Mode::Supervising | Mode::Over(_) => {}
+                Mode::Supervising | Mode::SeeingOff(_) | Mode::Over(_) => {}
             }
         }
         is_ready
@@ -65,7 +69,8 @@ impl Core {
             Mode::Lingering(linger) if linger.until <= now => {
                 self.mode = Mode::Over(Ok(Outcome::Failed));
             }
-            Mode::Lingering(_) | Mode::Supervising | Mode::Over(_) => {}
+            Mode::SeeingOff(farewell) if farewell.until <= now => self.end_farewell(),
+            Mode::SeeingOff(_) | Mode::Lingering(_) | Mode::Supervising | Mode::Over(_) => {}
         }
     }
 
@@ -77,11 +82,15 @@ impl Core {
             Mode::Recovering(recovery) => recovery.hurry(again && insists),
             Mode::Supervising if again && insists => return self.request(Request::Kill),
             Mode::Supervising => {}
+            Mode::SeeingOff(farewell) if insists => {
+                farewell.hurry();
+                return;
+            }
             Mode::Lingering(_) => {
                 self.mode = Mode::Over(Ok(Outcome::Failed));
                 return;
             }
-            Mode::Over(_) => return,
+            Mode::SeeingOff(_) | Mode::Over(_) => return,
         }
         if !again {
             self.stop_everything(reason);
@@ -93,7 +102,7 @@ impl Core {
         match &mut self.mode {
             Mode::Recovering(recovery) => recovery.reload = true,
             Mode::Supervising => self.reload(true, None),
-            Mode::Lingering(_) | Mode::Over(_) => {}
+            Mode::SeeingOff(_) | Mode::Lingering(_) | Mode::Over(_) => {}
         }
     }
 
@@ -102,11 +111,12 @@ impl Core {
         match &self.mode {
             Mode::Recovering(recovery) => Some(recovery.not_yet()),
             Mode::Supervising => None,
+            Mode::SeeingOff(_) => Some(farewell::too_late()),
             Mode::Lingering(_) | Mode::Over(_) => Some(linger::too_late()),
         }
     }
 
-    /// Nothing is left to supervise. Lingers if that was a give-up.
+    /// Nothing is left to supervise.
     pub(super) async fn wind_up(&mut self, outcome: Outcome) {
         if matches!(outcome, Outcome::Stopped | Outcome::Unkillable) {
             self.start_up.interrupted();
@@ -118,6 +128,11 @@ impl Core {
         }
         self.systemd_says(Systemd::stopping);
         self.observer.tell(&DaemonEvent::Statistics);
+        self.bid_farewell(outcome);
+    }
+
+    /// Nothing is left at all. Lingers if that was a give-up.
+    pub(super) fn retire(&mut self, outcome: Outcome) {
         let limit = self.config.metrics.linger;
         let linger = (outcome == Outcome::Failed)
             .then(|| Linger::new(limit, self.app.scrapes()))

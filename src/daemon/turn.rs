@@ -93,6 +93,7 @@ impl Core {
             {
                 self.wind_up(outcome).await;
             }
+            self.see_off();
             if let Mode::Over(_) = self.mode
                 && let Mode::Over(end) = std::mem::replace(&mut self.mode, Mode::Supervising)
             {

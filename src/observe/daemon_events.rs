@@ -59,6 +59,18 @@ pub enum DaemonEvent {
         /// How many.
         count: usize,
     },
+    /// A run of a program in process mode ended and left descendants alone.
+    LeftAlone {
+        /// The program's display name.
+        program: String,
+        /// How many of this program live by now.
+        count: usize,
+    },
+    /// All programs have ended, and processes that belong to none are left.
+    RestFound {
+        /// How many.
+        count: usize,
+    },
     /// The statistics line is due.
     Statistics,
     /// It stops every program and then itself.
@@ -172,6 +184,17 @@ impl Observer {
                 "survivors_ended",
                 format!("left-over processes ended: {count}"),
             ),
+            DaemonEvent::LeftAlone { program, count } => {
+                let these = if *count == 1 { "process" } else { "processes" };
+                let message = format!(
+                    "{program}: ended and left {count} {these} alone, as kill_mode = \"process\" says"
+                );
+                (Level::WARN, "left_alone", message)
+            }
+            DaemonEvent::RestFound { count } => {
+                let message = format!("processes that belong to no program: {count}; ending them");
+                (Level::WARN, "rest_found", message)
+            }
             DaemonEvent::Statistics => return statistics::log(&self.reader.status()),
             DaemonEvent::Stopping { reason } => {
                 self.draft.stopping = true;

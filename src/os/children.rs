@@ -12,28 +12,28 @@
 //!   and holds up the end of the family for those who were moved there from elsewhere, too.
 
 mod births;
+mod doubts;
 mod glance;
 mod kin;
+mod rest;
 mod telling;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::File;
-use std::future::{Future as _, poll_fn};
+use std::future::poll_fn;
 use std::os::fd::{AsFd, OwnedFd};
-use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use nix::errno::Errno;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::Sleep;
 
 use self::births::Birth;
 use self::glance::Glimpsed;
+use self::kin::Kin;
 use super::cgroups::Cgroups;
 use super::exits::Exits;
-use super::family::Process;
 pub use super::launch::{Launch, Prepared, Stdio};
 use super::pidfd;
 use super::procfs::Endings;
@@ -81,6 +81,14 @@ pub enum News {
         /// Which run.
         run: Run,
     },
+    /// The main process of a run in process mode ended and has left descendants alone: so many of
+    /// this program live by now.
+    LeftAlone {
+        /// The program.
+        id: Id,
+        /// Their number, those of earlier runs included.
+        count: usize,
+    },
     /// An adopted orphan that belongs to no run ended.
     OrphanReaped {
         /// Its number, which is free again.
@@ -116,17 +124,7 @@ pub struct Children {
     births: HashMap<Run, Birth>,
     /// The runs by the number of their main process, which is also their group and session.
     mains: HashMap<i32, Run>,
-    orphans: HashMap<i32, Orphan>,
-    /// Orphans that are just executing a program, so that nobody can tell yet whose they are. Until
-    /// that is known no family counts as gone.
-    unknown: HashSet<i32>,
-    /// There have been such since the families were last counted without any.
-    doubted: bool,
-    /// When to look at those again: nothing tells that an execution is over.
-    look_again: Option<Pin<Box<Sleep>>>,
-    /// Descendants met while their parents lived, by number and start time: whose they are stays
-    /// known when they have changed session and environment.
-    relatives: HashMap<(i32, u64), Run>,
+    kin: Kin,
     /// The list of orphans is as fresh as this turn of the loop.
     counted: bool,
     /// Orphans may have ended without anybody telling.
@@ -173,12 +171,6 @@ impl Child {
     }
 }
 
-#[derive(Debug)]
-struct Orphan {
-    process: Process,
-    owner: Option<Run>,
-}
-
 /// Rounds after which a loop of dying orphans lets other work through.
 const ROUNDS: usize = 64;
 
@@ -210,11 +202,7 @@ impl Children {
             runs: HashMap::new(),
             births: HashMap::new(),
             mains: HashMap::new(),
-            orphans: HashMap::new(),
-            unknown: HashSet::new(),
-            doubted: false,
-            look_again: None,
-            relatives: HashMap::new(),
+            kin: Kin::new(),
             counted: false,
             unsettled: true,
             news: VecDeque::new(),
@@ -295,10 +283,8 @@ impl Children {
                 woken = true;
                 self.rouse();
             }
-            if let Some(later) = &mut self.look_again
-                && later.as_mut().poll(context).is_ready()
-            {
-                self.look_again = None;
+            if let Poll::Ready(findings) = self.kin.doubts.poll(context) {
+                self.hear(findings);
                 woken = true;
             }
             while let Poll::Ready(Ok(mut ready)) = self.exits.poll_read_ready(context) {
@@ -318,12 +304,13 @@ impl Children {
     }
 
     /// Brings the table up to date with the kernel after these main processes have ended.
-    fn settle(&mut self, ended: Vec<(Run, WaitStatus)>, stirred: HashSet<Run>) {
+    fn settle(&mut self, mut ended: Vec<(Run, WaitStatus)>, stirred: HashSet<Run>) {
         for (run, _) in &ended {
             if let Some(child) = self.runs.get_mut(run) {
                 child.ended = true;
             }
         }
+        ended.extend(self.take_undecided());
         let mut bereaved = stirred;
         let mut rounds = 0;
         // A reaped orphan may have left us orphans of its own: look until nobody dies.
@@ -341,10 +328,13 @@ impl Children {
             }
         }
         for (run, status) in ended {
+            if self.puts_off(run, status) {
+                continue;
+            }
             let Some(child) = self.runs.get(&run) else {
                 continue;
             };
-            let id = child.id;
+            let (id, lenient) = (child.id, !child.family);
             let seen = self.glimpsed.ended.remove(&run);
             let family = !self.is_alone(run);
             let status = match status {
@@ -368,15 +358,14 @@ impl Children {
                 at: seen.unwrap_or_else(self.clock),
                 family,
             });
+            if lenient {
+                self.parts(id);
+            }
             if !family {
                 self.forget(run);
             }
         }
-        if self.unknown.is_empty() && std::mem::take(&mut self.doubted) {
-            // Each of them may have waited for one that turned out to be somebody else's.
-            let ended = self.runs.iter().filter(|(_, child)| child.ended);
-            bereaved.extend(ended.map(|(run, _)| *run));
-        }
+        bereaved.extend(self.relieved());
         for run in bereaved {
             if !self.is_alone(run) {
                 continue;
@@ -386,6 +375,7 @@ impl Children {
                 self.forget(run);
             }
         }
+        self.tell_partings();
     }
 
     /// Reaps a main process that has ended, and forgets its run.
@@ -393,9 +383,7 @@ impl Children {
         let Some(child) = self.runs.remove(&run) else {
             return;
         };
-        for relative in &child.relatives {
-            self.relatives.remove(relative);
-        }
+        self.kin.forget(run, &child.relatives);
         pidfd::reap(child.pidfd.as_fd());
         self.mains.remove(&child.pid);
     }

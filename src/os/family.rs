@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::io::Read;
 
+use super::environ::{self, Environment};
 use super::launch::MARKER;
 
 /// What is needed to know a process again and to know whose it is.
@@ -32,6 +32,11 @@ impl Process {
             session: fields.get(3)?.parse().ok()?,
             started: fields.get(19)?.parse().ok()?,
         })
+    }
+
+    /// Its number and when it started: no other process has both.
+    pub(super) fn identity(&self) -> (i32, u64) {
+        (self.pid, self.started)
     }
 
     /// Reads the process again; `None` when it is gone, even if another has its number.
@@ -122,42 +127,19 @@ fn scan() -> Tree {
 pub(super) enum Marker {
     /// The value of our marker.
     Of(String),
-    /// It has none, or may not be asked.
+    /// It has none, hides it, or may not be asked.
     None,
-    /// It is just executing a program: the old environment is gone, the new one is not there yet.
-    /// This can take long, as when the program's pages come from a slow disk.
+    /// It is just executing a program, and will have one afterwards.
     NotYet,
 }
 
-/// Looks for our marker in a process's environment.
+/// Looks for our marker in a process's environment, for a bounded time.
 pub(super) fn marker(pid: i32) -> Marker {
-    let mut environment = Vec::new();
-    let read = fs::File::open(format!("/proc/{pid}/environ"))
-        // No environment is larger than the kernel's limit for arguments: 6 MiB.
-        .and_then(|file| file.take(8 << 20).read_to_end(&mut environment));
-    match read {
-        Ok(0) if executes(pid) => Marker::NotYet,
-        Ok(_) => find_marker(&environment).map_or(Marker::None, Marker::Of),
-        Err(_) => Marker::None,
+    match environ::read_in_time(pid, &[MARKER]) {
+        Environment::Says(mut found) => found.pop().flatten().map_or(Marker::None, Marker::Of),
+        Environment::Silent => Marker::None,
+        Environment::NotYet => Marker::NotYet,
     }
-}
-
-/// Tells whether a process whose environment was not there is still to get one, or has got it
-/// meanwhile. One that was given an empty environment has an address of it all the same.
-fn executes(pid: i32) -> bool {
-    const STATE: usize = 0;
-    /// `env_start` and `env_end` of proc_pid_stat(5), counted from the state.
-    const ADDRESSES: [usize; 2] = [47, 48];
-    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
-        return false;
-    };
-    let Some((_, fields)) = stat.rsplit_once(')') else {
-        return false;
-    };
-    let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
-    let ended = matches!(fields.get(STATE), Some(&("Z" | "X")));
-    let [start, end] = ADDRESSES.map(|field| fields.get(field).copied());
-    !ended && (start == Some("0") || start != end)
 }
 
 /// Tells whether a process, a zombie perhaps, has never executed a program since it was forked.
@@ -173,13 +155,6 @@ pub(super) fn has_only_forked(pid: i32) -> bool {
     flags.is_some_and(|flags: u64| flags & NEVER_EXECUTED != 0)
 }
 
-fn find_marker(environment: &[u8]) -> Option<String> {
-    environment.split(|&byte| byte == 0).find_map(|entry| {
-        let value = entry.strip_prefix(MARKER.as_bytes())?.strip_prefix(b"=")?;
-        String::from_utf8(value.to_vec()).ok()
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,33 +167,5 @@ mod tests {
         assert_eq!(own.group, nix::unistd::getpgrp().as_raw());
         assert!(own.started > 0 && !own.zombie);
         assert_eq!(Process::read(i32::MAX), None);
-    }
-
-    #[test]
-    fn the_marker_is_found_by_its_whole_name() {
-        let environment = b"XETERNAL_RUN=no\0ETERNAL_RUNS=no\0ETERNAL_RUN=a:1:2\0";
-        assert_eq!(find_marker(environment).as_deref(), Some("a:1:2"));
-        assert_eq!(find_marker(b"PATH=/bin\0"), None);
-    }
-
-    #[test]
-    fn an_empty_environment_is_no_missing_one() {
-        let mut child = std::process::Command::new("/bin/sleep")
-            .arg("1000")
-            .env_clear()
-            .spawn()
-            .expect("sleep starts");
-        let pid = child.id().cast_signed();
-        while marker(pid) == Marker::NotYet {
-            std::thread::yield_now();
-        }
-        assert_eq!(marker(pid), Marker::None);
-        child.kill().expect("it can be killed");
-        let ended = || Process::read(pid).is_some_and(|process| process.zombie);
-        while !ended() {
-            std::thread::yield_now();
-        }
-        assert_eq!(marker(pid), Marker::None, "a zombie will not get one");
-        child.wait().expect("it is reaped");
     }
 }

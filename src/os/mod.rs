@@ -11,6 +11,8 @@ pub mod children;
 mod clone3;
 /// Stacks for newborn processes.
 mod cradle;
+/// What the environments of other processes say.
+mod environ;
 /// The pidfds of the running programs, waited for together.
 mod exits;
 /// Why a start failed, in words.

@@ -11,6 +11,9 @@ use std::sync::OnceLock;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{SysconfVar, sysconf};
 
+use super::environ::{self, Environment};
+use super::launch::MARKER;
+
 pub use endings::Endings;
 pub use sampler::{Sampler, Usage};
 
@@ -112,11 +115,11 @@ pub fn pids() -> impl Iterator<Item = i32> {
 /// with: `<key>:<run>`. `None` also when its environment is not ours to read.
 #[must_use]
 pub fn marked_run(pid: i32, marker: &str) -> Option<String> {
-    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
-    let run = environment
-        .split(|b| *b == 0)
-        .find_map(|entry| entry.strip_prefix(b"ETERNAL_RUN="))?;
-    let run = std::str::from_utf8(run).ok()?.strip_prefix(marker)?;
+    let Environment::Says(mut found) = environ::read_in_time(pid, &[MARKER]) else {
+        return None;
+    };
+    let run = found.pop()??;
+    let run = run.strip_prefix(marker)?;
     run.strip_prefix(':').map(str::to_owned)
 }
 

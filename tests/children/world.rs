@@ -142,6 +142,7 @@ impl World {
                     | News::SpawnFailed { .. }
                     | News::Exited { .. }
                     | News::FamilyGone { .. }
+                    | News::LeftAlone { .. }
                     | News::OrphanReaped { .. }) => self.kept.push_back(other),
                 }
             }
@@ -187,7 +188,7 @@ impl World {
             match self.news().await {
                 News::FamilyGone { run, .. } => return assert_eq!(run, wanted),
                 News::Exited { run, .. } => panic!("{run:?} ended twice"),
-                News::OrphanReaped { .. } => {}
+                News::LeftAlone { .. } | News::OrphanReaped { .. } => {}
                 news @ (News::Spawned { .. } | News::SpawnFailed { .. }) => {
                     panic!("nothing was begun: {news:?}")
                 }

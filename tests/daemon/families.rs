@@ -1,8 +1,9 @@
 //! What belongs to a program: how it is told to end, and that nothing of it is left behind.
 
 use nix::libc;
+use nix::sys::signal::Signal;
 
-use crate::world::{World, dies, lives};
+use crate::world::{World, dies, eventually, lives};
 
 /// Starts a command in a filter that refuses a system call with EPERM, as profiles of containers do
 /// that are older than the call.
@@ -14,6 +15,16 @@ const FILTER: &str = r#"
     syscall($prctl + 0, 22, 2, $program, 0, 0) == 0 or die "seccomp: $!";
     exec @command or die $!;
 "#;
+
+/// The process that a script has written to `up`, once its environment is wiped.
+fn without_environment(world: &World) -> i32 {
+    let pid = world.lines_of("up", 1)[0].parse().expect("a pid");
+    eventually("it has become sleep", || {
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+        (name == "sleep\n").then_some(())
+    });
+    pid
+}
 
 #[test]
 fn a_real_time_signal_is_sent_to_the_whole_family() {
@@ -64,4 +75,80 @@ fn a_program_is_ended_where_signals_by_pidfd_are_refused() {
     assert_eq!(daemon.is_stopped(), 0);
     pids.into_iter().for_each(dies);
     assert!(!world.log().contains("SIGKILL"), "{}", world.log());
+}
+
+/// A program that leaves a process alone, which writes a line every 20 ms.
+const WRITER: &str = r#"
+    [programs.web]
+    command = ["sh", "-c", "setsid sh -c 'echo $$ > writer; i=0; while :; do i=$((i+1)); echo line $i; sleep 0.02; done' & while ! test -s writer; do sleep 0.01; done; exit 0"]
+    kill_mode = "process"
+    restart = "never"
+    [programs.other]
+    command = ["sleep", "1000"]
+"#;
+
+#[test]
+fn what_is_left_alone_is_told_with_its_number_and_outlives_the_daemon() {
+    let world = World::new(WRITER);
+    let mut daemon = world.run();
+    let pid = world.pid_in("writer");
+    world.logged(&["WARN", "web: ended and left", "alone"]);
+    assert_eq!(daemon.is_stopped(), 0);
+    assert!(lives(pid), "its config leaves it alone");
+}
+
+#[test]
+fn an_orphan_of_nobody_ends_with_the_daemon() {
+    // Two programs could own it, and it shows nothing of whose it is.
+    let world = World::new(
+        r#"
+        [programs.web]
+        command = ["perl", "-e", 'use POSIX; if (fork) { sleep 1000 } setsid; exit if fork; setsid; open STDOUT, ">/dev/null"; open STDERR, ">/dev/null"; open F, ">>", "up"; syswrite F, "$$\n"; exec "env", "-i", "sleep", "1000"']
+        [programs.other]
+        command = ["sleep", "1000"]
+        "#,
+    );
+    let mut daemon = world.run();
+    let hidden = without_environment(&world);
+    world.pid("other");
+    assert_eq!(daemon.is_stopped(), 0);
+    assert!(!lives(hidden));
+    world.logged(&[
+        "WARN",
+        "processes that belong to no program: 1; ending them",
+    ]);
+}
+
+#[test]
+fn an_orphan_of_nobody_that_is_deaf_is_killed_at_once_by_a_second_signal() {
+    let world = World::new(
+        r#"
+        [programs.web]
+        command = ["perl", "-e", 'use POSIX; if (fork) { sleep 1000 } setsid; exit if fork; setsid; open STDOUT, ">/dev/null"; open STDERR, ">/dev/null"; $SIG{TERM} = "IGNORE"; open F, ">>", "up"; syswrite F, "$$\n"; exec "env", "-i", "sleep", "1000"']
+        [programs.other]
+        command = ["sleep", "1000"]
+        "#,
+    );
+    let mut daemon = world.run();
+    let hidden = without_environment(&world);
+    daemon.signal(Signal::SIGTERM);
+    world.logged(&["processes that belong to no program"]);
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.ends(), 0);
+    assert!(!lives(hidden));
+}
+
+#[test]
+fn a_descendant_with_nothing_to_know_it_by_goes_with_the_only_program_that_there_is() {
+    let world = World::new(
+        r#"
+        [programs.web]
+        command = ["perl", "-e", 'use POSIX; if (fork) { sleep 1000 } setsid; exit if fork; setsid; open STDOUT, ">/dev/null"; open STDERR, ">/dev/null"; open F, ">>", "up"; syswrite F, "$$\n"; exec "env", "-i", "sleep", "1000"']
+        "#,
+    );
+    let mut daemon = world.run();
+    let hidden = without_environment(&world);
+    assert_eq!(world.eternal(&["stop", "web"]).code, 0);
+    assert!(!lives(hidden), "it went with its program");
+    assert_eq!(daemon.is_stopped(), 0);
 }

@@ -19,6 +19,7 @@ mod readiness;
 mod signals;
 #[path = "../log_hang/silent.rs"]
 mod silent;
+mod storm;
 mod survivors;
 mod threads;
 mod trust;

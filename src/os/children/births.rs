@@ -132,6 +132,7 @@ impl Children {
             return Err(unwatched(prepared, errno));
         }
         let pid = newborn.pid;
+        self.note_mode(id, prepared.launch.family);
         self.mains.insert(pid, run);
         let birth = Birth {
             newborn,

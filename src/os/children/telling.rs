@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::errno::Errno;
 
 use super::Children;
-use crate::os::family::Process;
+use crate::os::family::{self, Process};
 use crate::os::pidfd;
 use crate::supervision::Run;
 
@@ -70,10 +70,28 @@ impl Children {
         }
     }
 
+    /// Signals one that no run answers for, and whoever descends from it.
+    pub(super) fn tell_stray(&mut self, process: &Process, signal: i32) {
+        for descendant in family::descendants([process.pid]) {
+            // Whether it worked shows when it is counted again.
+            let _ = tell(&descendant, signal);
+        }
+        if signal == libc::SIGKILL {
+            kill_group_of(process);
+        }
+        if let Err(errno) = tell(process, signal) {
+            let (pid, cause) = (process.pid, errno.desc());
+            tracing::error!(
+                pid,
+                "cannot send signal {signal} to orphan {pid}: {cause} ({errno:?})"
+            );
+        }
+    }
+
     /// Signals an orphan that came after its run was asked to end. One that is known from before
     /// was told then; only SIGKILL is worth repeating.
     pub(super) fn tell_newcomer(&mut self, run: Run, process: &Process, signal: i32) {
-        let known = self.relatives.contains_key(&(process.pid, process.started));
+        let known = self.kin.relatives.contains_key(&process.identity());
         let in_group = self.mains.get(&process.group) == Some(&run);
         if signal == libc::SIGKILL {
             kill_group_of(process);
