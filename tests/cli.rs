@@ -176,7 +176,7 @@ fn stop_returns_when_the_daemons_process_is_gone() {
 fn reload_says_what_it_did_or_why_not() {
     let daemon = FakeDaemon::start();
     let (text, _) = expect(daemon.directory(), &["reload"], 0);
-    assert_eq!(text, "started: new\nunchanged: 4 programs\n");
+    assert_eq!(text, "added: new\nunchanged: 4 programs\n");
     let (_, words) = expect(daemon.directory(), &["reload", "--restart"], 2);
     assert!(words.contains("eternal.toml:3: no such key"), "{words}");
 }

@@ -37,10 +37,12 @@ pub(super) async fn execute(
 fn render(reloaded: &Reloaded) -> String {
     let mut lines = String::new();
     let lists = [
-        ("started", &reloaded.added),
+        ("added", &reloaded.added),
         ("stopped and removed", &reloaded.removed),
         ("restarted", &reloaded.restarted),
         ("policy changed", &reloaded.updated),
+        ("number of replicas changed", &reloaded.resized),
+        ("changed, and not running", &reloaded.not_running),
     ];
     for (what, names) in lists.into_iter().filter(|(_, names)| !names.is_empty()) {
         lines.push_str(&format!("{what}: {}\n", names.join(", ")));

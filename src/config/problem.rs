@@ -209,6 +209,17 @@ impl Problems {
         self.list.iter().map(|problem| problem.title.as_str())
     }
 
+    /// Returns what is wrong and where in one line, and nothing that was written there: it may be a
+    /// secret.
+    #[must_use]
+    pub fn in_one_line(&self) -> String {
+        let one = |detail: Detail| match (detail.file, detail.line) {
+            (Some(file), Some(line)) => format!("{} ({}:{line})", detail.message, file.display()),
+            _ => detail.message,
+        };
+        self.details().map(one).collect::<Vec<_>>().join("; ")
+    }
+
     /// Returns each problem for machines.
     pub fn details(&self) -> impl Iterator<Item = Detail> {
         self.list.iter().map(|problem| {

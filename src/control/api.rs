@@ -260,8 +260,14 @@ pub struct Reloaded {
     pub added: Vec<String>,
     /// Programs stopped and removed.
     pub removed: Vec<String>,
-    /// Programs that are restarted because what they run changed.
+    /// Programs that were restarted.
     pub restarted: Vec<String>,
+    /// Programs that run something else from their next start on: they are not up, and stay so.
+    #[serde(default)]
+    pub not_running: Vec<String>,
+    /// Programs with another number of replicas, and the numbers.
+    #[serde(default)]
+    pub resized: Vec<String>,
     /// Programs whose policy changed without a restart.
     pub updated: Vec<String>,
     /// How many were left alone.

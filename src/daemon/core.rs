@@ -23,7 +23,7 @@ use crate::config::{self, Check, Ready};
 use crate::observe::{App, DaemonEvent, Observer, StreamCounts, Turns};
 use crate::os::children::{Children, News};
 use crate::os::journal::Journal;
-use crate::os::logs::{LogError, Logs, OpenLog, Stream};
+use crate::os::logs::{Logs, OpenLog, Stream};
 use crate::os::notify::{Notification, Systemd};
 use crate::os::session::Foreground;
 use crate::supervision::{
@@ -80,16 +80,6 @@ pub(super) struct Core {
 }
 
 impl Core {
-    /// Adds a replica that nobody wants yet, and opens its log file.
-    ///
-    /// # Errors
-    ///
-    /// When that cannot be opened; nothing has changed then.
-    pub fn add(&mut self, slot: Slot) -> Result<Id, LogError> {
-        let log = self.logs.open_file(slot.log_source())?;
-        Ok(self.adopt(slot, log))
-    }
-
     /// Adds a replica that nobody wants yet, with a place for its lines.
     pub fn adopt(&mut self, slot: Slot, log: OpenLog) -> Id {
         let id = self.fleet.add(slot.member());
@@ -97,17 +87,6 @@ impl Core {
         self.slots.insert(id, slot);
         self.changed.insert(id);
         id
-    }
-
-    /// Tells the log room and the observer that a replica has changed, and opens its log file.
-    ///
-    /// # Errors
-    ///
-    /// When that cannot be opened; nothing has changed then.
-    pub fn register(&mut self, id: Id, slot: &Slot) -> Result<(), LogError> {
-        let log = self.logs.open_file(slot.log_source())?;
-        self.introduce(id, slot, log);
-        Ok(())
     }
 
     /// Tells the log room and the observer about a replica, or that it has changed.
@@ -248,6 +227,7 @@ impl Core {
                 self.readiness
                     .try_command(run, &mut self.commands, children);
             }
+            Found::Looked(looked) => self.looked(*looked),
             // Whoever waits for that is answered in every turn.
             Found::LastWords(id) => self.crashes.give_up_on(id),
             Found::Health(report) => self.checked(report),

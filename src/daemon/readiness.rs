@@ -7,6 +7,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::commands::{Commands, Purpose};
+use super::reload::Looked;
 use super::task::{Task, caught};
 use super::{health, watchdog};
 use crate::config::{Check, Ready};
@@ -28,6 +29,8 @@ pub(super) enum Found {
     TryAgain(Run),
     /// Its health check has something to say.
     Health(health::Report),
+    /// A configuration has been looked at.
+    Looked(Box<Looked>),
     /// What a program said last is known, or takes too long, and somebody waits for it.
     LastWords(Id),
     /// It has not been heard of for as long as its watchdog allows.
@@ -62,6 +65,11 @@ impl Readiness {
             asks_on,
             awaited: HashMap::new(),
         }
+    }
+
+    /// Where whatever is found out is told.
+    pub fn found(&self) -> mpsc::Sender<Found> {
+        self.found.clone()
     }
 
     /// What programs find in NOTIFY_SOCKET.

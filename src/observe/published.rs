@@ -1,7 +1,7 @@
 //! The published snapshot: the one source of `status`, `/metrics`, `/-/ready`, the status page and
 //! the statistics line.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -206,9 +206,24 @@ impl Published {
                 unit: identity.unit.clone(),
             },
             programs: self
-                .programs()
+                .side_by_side()
+                .into_iter()
                 .map(|p| p.status(self, now, sample))
                 .collect(),
         }
+    }
+
+    /// Returns every replica beside the others of its program, those that came later, too.
+    fn side_by_side(&self) -> Vec<&Arc<Program>> {
+        let mut programs: Vec<_> = self.programs().collect();
+        let mut first: HashMap<&str, usize> = HashMap::new();
+        for (place, program) in programs.iter().enumerate() {
+            first.entry(&program.about.name).or_insert(place);
+        }
+        programs.sort_by_key(|program| {
+            let about = &program.about;
+            (first.get(about.name.as_str()).copied(), about.replica)
+        });
+        programs
     }
 }

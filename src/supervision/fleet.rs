@@ -287,6 +287,12 @@ impl Fleet {
         self.names.get(name).map_or(&[], Vec::as_slice)
     }
 
+    /// A person stopped it and has not started it again.
+    #[must_use]
+    pub fn is_held(&self, id: Id) -> bool {
+        self.slots.get(&id).is_some_and(|slot| slot.held)
+    }
+
     /// A program as it stands; `None` when it was removed.
     #[must_use]
     pub fn view(&self, id: Id) -> Option<View> {

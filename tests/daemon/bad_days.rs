@@ -84,13 +84,10 @@ fn a_pipe_where_a_file_belongs_holds_nobody_up() {
     let pipes = "[programs.web]\ncommand = [\"sleep\", \"1000\"]\n\
         [programs.api]\ncommand = [\"sleep\", \"1000\"]\nenv_file = \"pipe\"\nrestart_delay = \"1h\"\nrestart_delay_max = \"1h\"\n";
     world.configure(pipes);
-    world.eternal(&["reload"]);
-    let api = world.is("api", "backoff");
-    assert!(
-        api.why.contains("pipe: it is not a regular file"),
-        "{}",
-        api.why
-    );
+    let said = world.eternal(&["reload"]);
+    assert_eq!(said.code, 2, "{}", said.err);
+    assert!(said.err.contains("api: cannot read env_file"), "{said:?}");
+    assert!(said.err.contains("not a regular file"), "{said:?}");
     world.configure(&format!(
         "[metrics]\nlisten = \"unix:metrics.sock\"\nbasic_auth_file = \"pipe\"\n{pipes}"
     ));

@@ -16,6 +16,7 @@ mod notify;
 mod pid_1;
 mod policy;
 mod readiness;
+mod reload;
 mod signals;
 #[path = "../log_hang/silent.rs"]
 mod silent;

@@ -250,7 +250,8 @@ fn a_replica_does_not_come_back_before_the_one_of_its_name_has_gone() {
     });
     assert_ne!(world.pid("web/1"), pid);
     daemon.signal(Signal::SIGTERM);
-    world.logged(&["web/1: stopping"]);
+    // Two signals in a row may be one; the other replica had been stopped before.
+    world.logged(&["web/0: stopping"]);
     daemon.signal(Signal::SIGTERM);
     assert_eq!(daemon.ends(), 0);
 }
