@@ -48,7 +48,7 @@ fn what_cannot_be_started_backs_off_and_says_why() {
         ),
         (
             "command = [\"true\"]\nenv_file = \"/dev/zero\"",
-            "/dev/zero: it is not a regular file",
+            "/dev/zero: it is a device, not a regular file",
             "exec",
         ),
     ];
@@ -94,7 +94,7 @@ fn a_pipe_where_a_file_belongs_holds_nobody_up() {
     let said = world.eternal(&["reload"]);
     assert_eq!(said.code, 2, "{}", said.err);
     assert!(
-        said.err.contains("pipe: it is not a regular file"),
+        said.err.contains("pipe: it is a pipe, not a regular file"),
         "{}",
         said.err
     );
