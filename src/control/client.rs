@@ -1,5 +1,7 @@
 //! The asking side of the control socket, typed.
 
+mod owner;
+
 use std::collections::VecDeque;
 use std::io;
 use std::marker::PhantomData;
@@ -322,30 +324,13 @@ impl Client {
             } else if kind == io::ErrorKind::ConnectionRefused {
                 ClientError::NobodyListens { socket }
             } else if kind == io::ErrorKind::PermissionDenied {
-                let reason = format!("{source}{}", whose(&socket));
+                let reason = format!("{source}{}", owner::whose(&socket));
                 ClientError::Forbidden { socket, reason }
             } else {
                 ClientError::Connect { socket, source }
             }
         })
     }
-}
-
-/// Says whom a socket is of that we may not use, and how to: where even that is hidden, whose directory
-/// hides it.
-fn whose(socket: &Path) -> String {
-    let seen = socket.ancestors().find_map(|path| path.metadata().ok());
-    let owner = seen.map_or(0, |found| found.uid());
-    let whom = match nix::unistd::User::from_uid(owner.into()) {
-        Ok(Some(user)) => user.name,
-        Ok(None) | Err(_) => format!("uid {owner}"),
-    };
-    let option = if owner == 0 {
-        String::new()
-    } else {
-        format!(" -u {whom}")
-    };
-    format!("; it is {whom}'s: `sudo{option}` may use it")
 }
 
 /// Items that arrive one a line: NDJSON, or the `data:` lines of server-sent events.
