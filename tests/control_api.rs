@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use eternal::control::api::Verb;
 use eternal::control::client::{Client, ClientError};
-use eternal::control::server::MAX_CONNECTIONS;
+use eternal::control::server::{MAX_CONNECTIONS, MAX_LISTENERS};
 
 use fake_daemon::FakeDaemon;
 
@@ -358,11 +358,11 @@ fn no_socket_and_nobody_behind_it_are_both_no_daemon() {
 fn one_connection_too_many_is_told_so() {
     let daemon = FakeDaemon::start();
     let busy: Vec<UnixStream> = (0..MAX_CONNECTIONS)
-        .map(|_| {
+        .map(|number| {
             let mut stream = connect(&daemon);
-            stream
-                .write_all(b"GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n")
-                .expect("sent");
+            // As many listen as may, and the others stay when they have their answer.
+            let path = ["/v1/events", "/v1/status"][usize::from(number >= MAX_LISTENERS)];
+            write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
             let mut first = [0; 12];
             stream.read_exact(&mut first).expect("an answer");
             assert_eq!(&first, b"HTTP/1.1 200");

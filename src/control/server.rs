@@ -5,6 +5,7 @@
 
 mod body;
 mod failure;
+mod patience;
 mod query;
 pub mod reserve;
 mod route;
@@ -16,6 +17,7 @@ use std::io;
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -27,12 +29,19 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot, wat
 
 use super::api;
 
+use body::Endless;
+use patience::Patience;
 pub use socket::{BindError, bind};
 
 /// Connections served at the same time; one more is answered with 503.
 pub const MAX_CONNECTIONS: usize = 64;
 /// Connections that may have one of the daemon's last descriptors: somebody has to be able to ask.
 const SEATS_IN_NEED: usize = 2;
+/// Of those, whoever listens for as long as they like: events, and logs that are followed. The rest is
+/// for orders and questions, so that no number of listeners locks a person out.
+pub const MAX_LISTENERS: usize = 48;
+/// How long a peer that is behind may take over an answer that has an end.
+const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 /// Connections being turned away at the same time; one more is closed without a word.
 const MAX_REFUSALS: usize = 16;
 /// How long a peer may take over the head of a request, and idle between two.
@@ -233,14 +242,19 @@ async fn converse(
     admission: Admission,
     (_permit, watcher): (OwnedSemaphorePermit, Watcher),
 ) {
+    let endless = Arc::<AtomicBool>::default();
+    let stream = Patience::new(stream, WRITE_DEADLINE, Arc::clone(&endless));
     let service = service_fn(move |request| {
-        let desk = Arc::clone(&desk);
+        let (desk, endless) = (Arc::clone(&desk), Arc::clone(&endless));
         let admission = admission.clone();
         async move {
-            Ok::<_, Infallible>(match admission {
+            let answer = match admission {
                 Admission::Welcome => desk.answer(request).await,
                 Admission::Refused(failure) => failure.into_last_response(),
-            })
+            };
+            let goes_on = answer.extensions().get::<Endless>().is_some();
+            endless.store(goes_on, Ordering::Relaxed);
+            Ok::<_, Infallible>(answer)
         }
     });
     let connection = http1::Builder::new()

@@ -9,6 +9,7 @@ mod errands;
 mod falls;
 mod farewell;
 mod health;
+mod herald;
 pub mod inspection;
 mod last_status;
 mod linger;
@@ -56,6 +57,7 @@ use crate::os::survivors::Search;
 use crate::os::threads;
 use crate::os::{self, session};
 use crate::supervision::{Fleet, Outbox, Outcome, Request};
+use herald::Herald;
 use slots::Slot;
 
 /// Orders and pings that may wait for the loop.
@@ -94,7 +96,7 @@ pub fn run(start: Start) -> u8 {
         Ok(code) => code,
         Err(Refusal { message, code }) => {
             if detached {
-                progress::say(&Progress {
+                herald::say(&Progress {
                     message: message.clone(),
                     outcome: Some(false),
                     code: Some(code),
@@ -243,6 +245,8 @@ async fn supervise(start: Start, open: Open, tracing: Option<&Tracing>) -> Resul
         falls: threads::falls(),
         alarm: Alarm::default(),
     };
+    let herald = start.detached.then(Herald::start).transpose();
+    let herald = herald.map_err(|error| refuse(1, "start a thread for reports", &error))?;
     let config = start.loaded.config;
     let now = Instant::now();
     let recorded = found.running.into_iter().collect();
@@ -278,7 +282,7 @@ async fn supervise(start: Start, open: Open, tracing: Option<&Tracing>) -> Resul
         commands: commands::Commands::default(),
         orders: orders::Orders::default(),
         reloads: reload::Reloads::new(start.sources, config.file.as_deref()),
-        start_up: progress::StartUp::new(start.detached),
+        start_up: progress::StartUp::new(herald),
         ends: outcomes::Ends::default(),
         watchdog_due: systemd.watchdog_interval().map(|within| now + within),
         statistics_due: config.daemon.stats_interval.map(|every| now + every),
@@ -300,6 +304,9 @@ async fn supervise(start: Start, open: Open, tracing: Option<&Tracing>) -> Resul
     };
     core.observer.tell(&DaemonEvent::Ended { code });
     core.crashes.are_noted(LAST_WORDS).await;
+    if let Some(herald) = core.start_up.take_herald() {
+        herald.finish(LAST_WORDS);
+    }
     core.orders.everything_is_gone();
     web.end();
     let status = core.observer.reader().outline();

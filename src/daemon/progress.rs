@@ -1,18 +1,18 @@
 //! The start: which programs have come up, told to whoever waits for it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
 use std::time::Duration;
 
 use super::core::Core;
+use super::herald::Herald;
 use super::mode::Mode;
 use super::outcomes::Standing;
 use super::slots::Slot;
 use crate::config::Ready;
 use crate::control::api::Progress;
 use crate::observe::DaemonEvent;
+use crate::os::memory;
 use crate::os::notify::Systemd;
-use crate::os::{memory, session};
 use crate::supervision::{Event, Id};
 
 /// The last output of what failed may take this long.
@@ -25,7 +25,7 @@ pub(super) struct StartUp {
     /// Those of them that have neither been up nor failed.
     pending: BTreeSet<Id>,
     /// Whoever started us in the background listens on our standard output.
-    reports: bool,
+    herald: Option<Herald>,
     interrupted: bool,
     concluded: bool,
 }
@@ -37,11 +37,16 @@ struct Expected {
 }
 
 impl StartUp {
-    pub fn new(reports: bool) -> Self {
+    pub fn new(herald: Option<Herald>) -> Self {
         Self {
-            reports,
+            herald,
             ..Self::default()
         }
+    }
+
+    /// Gives back who reports; nobody does from then on.
+    pub fn take_herald(&mut self) -> Option<Herald> {
+        self.herald.take()
     }
 
     /// A program is going to be started.
@@ -102,9 +107,9 @@ impl StartUp {
 
     fn report(&self, id: Id, what: &str) {
         if let Some(Expected { name, .. }) = self.expected.get(&id)
-            && self.reports
+            && let Some(herald) = &self.herald
         {
-            say(&Progress {
+            herald.report(Progress {
                 message: format!("{name}: {what}"),
                 outcome: None,
                 code: None,
@@ -144,8 +149,8 @@ impl Core {
         if failures.is_empty() {
             self.observer.tell(&DaemonEvent::Ready);
         }
-        if self.start_up.reports {
-            self.report(failures);
+        if let Some(herald) = &self.start_up.herald {
+            herald.report(self.outcome(failures));
         }
         // Who has started is known no more.
         self.start_up.expected = BTreeMap::new();
@@ -173,8 +178,8 @@ impl Core {
         Some(failures)
     }
 
-    /// Tells whoever started us in the background how it went, and lets go of its terminal.
-    fn report(&self, mut said: Vec<String>) {
+    /// How it went, for whoever started us in the background.
+    fn outcome(&self, mut said: Vec<String>) -> Progress {
         let (pid, expected) = (std::process::id(), self.start_up.expected.len());
         let up = expected - said.len();
         let good = said.is_empty() && !self.start_up.interrupted;
@@ -190,13 +195,10 @@ impl Core {
                 "{up} of {programs} up; the daemon (pid {pid}) goes on as its restart policy says: see `eternal status`"
             )
         });
-        say(&Progress {
+        Progress {
             message: said.join("\n"),
             outcome: Some(good),
             code: None,
-        });
-        if let Err(error) = session::let_go_of_output() {
-            tracing::warn!("cannot let go of the terminal: {error}");
         }
     }
 }
@@ -206,14 +208,5 @@ fn plural(programs: usize) -> String {
         "1 program".into()
     } else {
         format!("{programs} programs")
-    }
-}
-
-/// Writes one report; whoever listened may be gone.
-pub(super) fn say(progress: &Progress) {
-    if let Ok(mut line) = serde_json::to_vec(progress) {
-        line.push(b'\n');
-        let _ = std::io::stdout().write_all(&line);
-        let _ = std::io::stdout().flush();
     }
 }

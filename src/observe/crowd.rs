@@ -5,12 +5,15 @@
 //! ```
 //!
 //! A full house turns somebody out: first those that never sent a whole request, then those that
-//! sent none after their last answer, each time the one that came first. So connections that
-//! say nothing, however many, keep no scraper out.
+//! sent none after their last answer, each time the one that came first; then the one that has
+//! been slowest to read its answer. So neither those that say nothing nor those that do not read, however
+//! many, keep a scraper out.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -18,6 +21,9 @@ const SILENT: u8 = 0;
 const ASKING: u8 = 1;
 const ANSWERED: u8 = 2;
 const IDLE: u8 = 3;
+
+/// An answer that is not read by then may have to make room, where room is short.
+pub(super) const SLOW: Duration = Duration::from_millis(250);
 
 /// The connections that are served.
 pub(super) struct Crowd {
@@ -36,6 +42,8 @@ struct Present {
 #[derive(Default)]
 pub(super) struct Guest {
     standing: AtomicU8,
+    /// When its answer was made.
+    answered: Mutex<Option<Instant>>,
     leave: Notify,
 }
 
@@ -65,7 +73,9 @@ impl Crowd {
                 let mut guests = present.guests.iter();
                 guests.find(|(_, guest)| guest.standing.load(Ordering::Relaxed) == standing)
             };
-            let (&number, _) = first(SILENT).or_else(|| first(IDLE))?;
+            let (&number, _) = first(SILENT)
+                .or_else(|| first(IDLE))
+                .or_else(|| present.slowest())?;
             if let Some(guest) = present.guests.remove(&number) {
                 guest.leave.notify_one();
             }
@@ -79,6 +89,19 @@ impl Crowd {
             guest,
             present: Arc::clone(&self.present),
         })
+    }
+}
+
+impl Present {
+    /// Finds who has been reading its answer for longest, and for longer than anybody needs.
+    fn slowest(&self) -> Option<(&u64, &Arc<Guest>)> {
+        let reading = self.guests.iter().filter_map(|entry| {
+            let reads = entry.1.standing.load(Ordering::Relaxed) == ANSWERED;
+            let answered = *lock(&entry.1.answered);
+            Some((answered.filter(|_| reads)?, entry))
+        });
+        let (since, entry) = reading.min_by_key(|(since, _)| *since)?;
+        (since.elapsed() >= SLOW).then_some(entry)
     }
 }
 
@@ -108,6 +131,7 @@ impl Guest {
 
     /// Its answer is made, and has to be sent.
     pub(super) fn is_answered(&self) {
+        *lock(&self.answered) = Some(Instant::now());
         self.standing.store(ANSWERED, Ordering::Relaxed);
     }
 
@@ -121,8 +145,8 @@ impl Guest {
     }
 }
 
-fn lock(present: &Mutex<Present>) -> MutexGuard<'_, Present> {
-    present.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -153,6 +177,11 @@ mod tests {
             crowd.enter(false).is_none(),
             "an answer on its way is not idle"
         );
+        let long_ago = Instant::now().checked_sub(2 * SLOW);
+        *lock(&second.guest.answered) = long_ago;
+        let third = crowd.enter(false).expect("nobody reads for so long");
+        assert!(!is_in(&second) && is_in(&busy) && is_in(&first));
+        third.guest.asks();
         drop(busy);
         assert!(crowd.enter(false).is_some());
     }

@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
-use super::crowd::{Crowd, Guest};
+use super::crowd::{Crowd, Guest, SLOW, Seat};
 use super::deadline::Deadline;
 use super::http::{Answer, App, Asked};
 use crate::control::server::reserve;
@@ -62,7 +62,7 @@ pub async fn serve(
 ) -> io::Result<()> {
     let server = Server {
         app,
-        crowd: Crowd::new(MOST_CONNECTIONS),
+        crowd: Arc::new(Crowd::new(MOST_CONNECTIONS)),
         refusals: Arc::new(Semaphore::new(MOST_REFUSALS)),
         graceful: GracefulShutdown::new(),
     };
@@ -90,7 +90,7 @@ pub async fn serve(
 
 struct Server {
     app: Arc<App>,
-    crowd: Crowd,
+    crowd: Arc<Crowd>,
     refusals: Arc<Semaphore>,
     graceful: GracefulShutdown,
 }
@@ -110,14 +110,16 @@ impl Server {
             watcher: self.graceful.watcher(),
         };
         if let Some(seat) = self.crowd.enter(in_need) {
-            tokio::spawn(async move {
-                tokio::select! {
-                    () = visitor.converse(stream, seat.guest(), App::answer) => {}
-                    () = seat.lost() => {}
-                }
-            });
+            tokio::spawn(visitor.sit_down(stream, seat));
         } else if !in_need && let Ok(turn) = Arc::clone(&self.refusals).try_acquire_owned() {
+            let crowd = Arc::clone(&self.crowd);
             tokio::spawn(async move {
+                // Whoever does not read has to make room by then.
+                sleep(SLOW).await;
+                if let Some(seat) = crowd.enter(reserve::is_touched()) {
+                    drop(turn);
+                    return visitor.sit_down(stream, seat).await;
+                }
                 let refusing = visitor.converse(stream, Arc::default(), App::turn_away);
                 let _ = timeout(REFUSAL, refusing).await;
                 drop(turn);
@@ -142,6 +144,17 @@ struct Visitor {
 }
 
 impl Visitor {
+    /// Is served until the place is somebody else's.
+    async fn sit_down<S>(self, stream: S, seat: Seat)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        tokio::select! {
+            () = self.converse(stream, seat.guest(), App::answer) => {}
+            () = seat.lost() => {}
+        }
+    }
+
     async fn converse<S, F>(self, stream: S, guest: Arc<Guest>, answer: fn(Arc<App>, Asked) -> F)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,

@@ -17,6 +17,7 @@ mod pid_1;
 mod policy;
 mod readiness;
 mod reload;
+mod seats;
 mod signals;
 #[path = "../log_hang/silent.rs"]
 mod silent;

@@ -9,7 +9,7 @@ use hyper::body::{Bytes, Frame};
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::failure::Failure;
 
@@ -22,7 +22,13 @@ const AHEAD: usize = 64;
 /// A body whose pieces come one by one and are flushed as they come.
 pub(super) struct Lines {
     pieces: mpsc::Receiver<Bytes>,
+    /// Its place among the listeners, if it has no end of its own.
+    _seat: Option<OwnedSemaphorePermit>,
 }
+
+/// Marks an answer that goes on for as long as somebody listens, however slowly.
+#[derive(Clone, Copy)]
+pub(super) struct Endless;
 
 impl hyper::body::Body for Lines {
     type Data = Bytes;
@@ -39,9 +45,21 @@ impl hyper::body::Body for Lines {
 }
 
 /// Makes a streaming answer and the end its pieces are put into, which knows when the peer left.
-pub(super) fn stream(content_type: &'static str) -> (mpsc::Sender<Bytes>, Response<Body>) {
+///
+/// One that has no end of its own comes with a seat among the listeners.
+pub(super) fn stream(
+    content_type: &'static str,
+    seat: Option<OwnedSemaphorePermit>,
+) -> (mpsc::Sender<Bytes>, Response<Body>) {
     let (sender, pieces) = mpsc::channel(AHEAD);
-    let mut response = Response::new(Either::Right(Lines { pieces }));
+    let endless = seat.is_some();
+    let mut response = Response::new(Either::Right(Lines {
+        pieces,
+        _seat: seat,
+    }));
+    if endless {
+        response.extensions_mut().insert(Endless);
+    }
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));

@@ -6,7 +6,7 @@ use hyper::header::{ALLOW, CONNECTION, HeaderValue};
 use hyper::{Response, StatusCode};
 
 use super::body::{Body, json};
-use super::{MAX_CONNECTIONS, Refusal};
+use super::{MAX_CONNECTIONS, MAX_LISTENERS, Refusal};
 use crate::control::api::Problem;
 
 /// A status code of 4xx or 5xx and the sentence that goes with it.
@@ -64,6 +64,11 @@ impl Failure {
 
     pub(super) fn crowded() -> Self {
         let error = format!("{MAX_CONNECTIONS} connections are open already; try again");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, error)
+    }
+
+    pub(super) fn many_listeners() -> Self {
+        let error = format!("{MAX_LISTENERS} listen already, as many as may; try again");
         Self::new(StatusCode::SERVICE_UNAVAILABLE, error)
     }
 

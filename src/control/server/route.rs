@@ -1,17 +1,18 @@
 //! Which path means what, and how each is answered.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response, StatusCode};
 use matchit::Router;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot, watch};
 
 use super::body::{Body, json, json_line, stream};
 use super::failure::Failure;
 use super::query::{Parameters, decode};
-use super::{Backend, Command, LogQuery, Target};
+use super::{Backend, Command, LogQuery, MAX_LISTENERS, Target};
 use crate::control::api;
 use crate::control::names::no_such_program;
 
@@ -81,6 +82,7 @@ impl Route {
 pub(super) struct Desk {
     backend: Backend,
     router: Router<Route>,
+    listeners: Arc<Semaphore>,
     ending: watch::Receiver<bool>,
 }
 
@@ -95,6 +97,7 @@ impl Desk {
         Self {
             backend,
             router,
+            listeners: Arc::new(Semaphore::new(MAX_LISTENERS)),
             ending,
         }
     }
@@ -120,7 +123,7 @@ impl Desk {
             Route::Health => self.health().await,
             Route::Crashes => self.crashes(&parameters),
             Route::Logs => self.logs(&parameters).await,
-            Route::Events => Ok(self.events()),
+            Route::Events => self.events(),
             Route::Program => {
                 let name = found.params.get("name").unwrap_or_default();
                 let verb = found.params.get("verb").unwrap_or_default();
@@ -160,22 +163,30 @@ impl Desk {
             .unwrap_or(DEFAULT_LINES);
         let lines = usize::try_from(lines).unwrap_or(usize::MAX);
         let follow = parameters.switch("follow", false)?;
+        let seat = follow.then(|| self.listener()).transpose()?;
         let (past, coming) = (self.backend.logs)(LogQuery {
             program,
             lines,
             follow,
         })
         .await;
-        let (sender, response) = stream("application/x-ndjson");
+        let (sender, response) = stream("application/x-ndjson", seat);
         tokio::spawn(pour_lines(past, coming, sender, self.ending.clone()));
         Ok(response)
     }
 
-    fn events(&self) -> Response<Body> {
-        let (sender, response) = stream("text/event-stream");
+    /// Takes a seat among those that listen for as long as they like.
+    fn listener(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        let seat = Arc::clone(&self.listeners).try_acquire_owned();
+        seat.map_err(|_| Failure::many_listeners())
+    }
+
+    fn events(&self) -> Answer {
+        let seat = self.listener()?;
+        let (sender, response) = stream("text/event-stream", Some(seat));
         let events = self.backend.events.subscribe();
         tokio::spawn(pour_events(events, sender, self.ending.clone()));
-        response
+        Ok(response)
     }
 
     async fn order(&self, verb: api::Verb, target: Target, parameters: &Parameters) -> Answer {
