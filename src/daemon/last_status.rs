@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use tokio::task::spawn_blocking;
+
+use super::task::caught;
 use crate::control::api::{Ended, Last, Status};
 use crate::observe::{Reader, rfc3339};
 
@@ -42,7 +45,9 @@ impl LastStatus {
             published.mark_unchanged();
             let (file, status) = (self.clone(), reader.outline());
             // Dropped unseen when the runtime ends: a disk that stands still holds up nobody.
-            let _ = tokio::task::spawn_blocking(move || file.write(status, None)).await;
+            let writing = async { Ok(spawn_blocking(move || file.write(status, None)).await) };
+            // Without a thread to be had the attempt panics; the next change is written all the same.
+            let _ = caught(writing).await;
             if published.changed().await.is_err() {
                 return;
             }
