@@ -140,6 +140,10 @@ impl Core {
     /// A start takes long: says what it hangs in, and lets others pass.
     pub(super) fn start_hangs(&mut self, run: Run) -> String {
         let place = self.whereabouts(run);
+        // Should we end before it: the next daemon has to know of it, or it may come to run twice.
+        if let (Some(pid), Some(slot)) = (self.children.pid(run), self.slots.get(&run.id())) {
+            self.journal.running(run.id().0, pid, &slot.display_name());
+        }
         let queued = Errand::Start(run);
         if self.births.looking.contains_key(&run) && self.births.errands.take_back(&queued) {
             self.births.looking.remove(&run);
@@ -278,6 +282,7 @@ impl Core {
 
     fn start_failed(&mut self, run: Run, failure: SpawnFailure) {
         self.births.forget(run);
+        self.journal.ended(run.id().0);
         self.step(run.id(), Input::SpawnFailed(run, failure));
     }
 

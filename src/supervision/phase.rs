@@ -186,7 +186,7 @@ impl Phase {
     /// What people are told of the deadline: that a start may be found to hang is nothing yet.
     pub fn announced(&self) -> Option<Instant> {
         if let Self::Spawning { birth, .. } = self
-            && !matches!(birth.stage, Stage::Hanging { .. })
+            && let Stage::Fresh { .. } = birth.stage
         {
             return None;
         }

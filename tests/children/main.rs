@@ -1,5 +1,6 @@
 //! The process room against real processes.
 
+mod births;
 mod burst;
 mod failures;
 mod family;

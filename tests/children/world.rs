@@ -122,6 +122,35 @@ impl World {
         })
     }
 
+    /// Begins a run that says nothing to anybody, and waits for nothing.
+    pub fn begin_silently(&mut self, launch: &Launch) -> Result<Run, SpawnFailure> {
+        self.runs += 1;
+        let run = Run(self.runs);
+        let null = || {
+            let null = fs::File::options().write(true).open("/dev/null");
+            null.expect("it is everywhere").into()
+        };
+        let (stdout, stderr) = (null(), null());
+        self.begin(run, launch, Stdio { stdout, stderr })?;
+        Ok(run)
+    }
+
+    /// Waits for the end of one run among others.
+    pub async fn exit_of(&mut self, wanted: Run) -> (WaitStatus, bool) {
+        loop {
+            if let News::Exited {
+                run,
+                status,
+                family,
+                ..
+            } = self.news().await
+                && run == wanted
+            {
+                return (status, family);
+            }
+        }
+    }
+
     /// Begins a run, and waits for nothing.
     pub fn begin(&mut self, run: Run, launch: &Launch, stdio: Stdio) -> Result<(), SpawnFailure> {
         let mark = self.children.mark(Id(1), run);

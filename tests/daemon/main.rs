@@ -2,6 +2,7 @@
 
 mod bad_days;
 mod bad_places;
+mod births;
 mod fairness;
 mod families;
 mod fleet;

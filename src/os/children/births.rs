@@ -227,7 +227,8 @@ impl Children {
             let Some(child) = self.runs.get(run) else {
                 continue;
             };
-            if !pidfd::was_stopped(child.pidfd.as_fd()) {
+            // Looked at in this order: whoever is a program by now may have stopped itself.
+            if !pidfd::was_stopped(child.pidfd.as_fd()) || birth.newborn.has_left() {
                 continue;
             }
             birth.stops += 1;
