@@ -53,6 +53,12 @@ def trouble():
             "EternalProgramStopEscalated",
         ),
         recent(
+            "Starts that hang, 1 min",
+            "Replicas of which a start took longer than a second within the last minute.",
+            f'max_over_time({of_program("eternal_program_start_hanging")}[1m])',
+            "EternalProgramStartHanging",
+        ),
+        recent(
             "Out-of-memory kills, 15 min",
             "Runs in the last 15 minutes that the kernel ended for want of memory.",
             f'sum without (reason) ({increase(OOM_EXITS, "15m")})',
