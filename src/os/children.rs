@@ -185,6 +185,10 @@ impl Children {
     /// When the kernel refuses a descriptor, memory or the role of a reaper.
     pub fn new(marker: &str, clock: fn() -> Instant) -> Result<Self, SetupError> {
         let failed = |operation| move |source| SetupError { operation, source };
+        if !pidfd::are_known() {
+            let operation = "wait for processes by descriptor: that takes Linux 5.4 or later";
+            return Err(failed(operation)(std::io::ErrorKind::Unsupported.into()));
+        }
         if !super::is_pid_1() {
             nix::sys::prctl::set_child_subreaper(true)
                 .map_err(|errno| failed("become the reaper of orphans")(errno.into()))?;

@@ -3,6 +3,9 @@
 
 /// A new process becomes its user.
 mod become_user;
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("the system calls made by hand here are those of 64-bit Linux");
+
 /// One cgroup for each replica, where the machine has given us a part of its tree.
 pub mod cgroups;
 /// The table of running programs: start, stop, kill, and the news of their ends.

@@ -21,6 +21,17 @@ pub(super) fn open(pid: i32) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Tells whether the kernel can wait for a pidfd, as Linux does since 5.4; it makes them since 5.2.
+pub(super) fn are_known() -> bool {
+    // SAFETY: all zeroes is a valid value of this plain C struct.
+    let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
+    let options = libc::WEXITED | libc::WNOHANG;
+    let nobodys = libc::id_t::from(i32::MAX.cast_unsigned());
+    // SAFETY: `info` is ours. No descriptor has that number: EBADF, where descriptors are known.
+    let result = unsafe { libc::waitid(libc::P_PIDFD, nobodys, &raw mut info, options) };
+    Errno::result(result) == Err(Errno::EBADF)
+}
+
 /// Sends a signal to the process behind the descriptor.
 pub(super) fn send(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), Errno> {
     let info = std::ptr::null::<libc::siginfo_t>();

@@ -62,7 +62,10 @@ fn one_that_is_killed_before_its_execution_is_a_failed_start_and_after_it_a_deat
                     assert!(failure.message.starts_with(words), "{failure}");
                     failed += 1;
                 }
-                _ => {
+                News::Spawned { .. }
+                | News::Exited { .. }
+                | News::FamilyGone { .. }
+                | News::OrphanReaped { .. } => {
                     let (status, _) = world.exit_of(run).await;
                     assert_eq!(status.signal(), Some(libc::SIGKILL));
                 }

@@ -40,7 +40,11 @@ fn a_command_that_cannot_be_executed_is_named_with_the_cause() {
                 FailureKind::Exec,
                 "its interpreter /no/such does not exist",
             ),
-            ("./garbage", FailureKind::Exec, "exec format error"),
+            (
+                "./garbage",
+                FailureKind::Exec,
+                "exec format error: neither a program of this machine nor a script with a #! line",
+            ),
             (
                 "./plain",
                 FailureKind::Permission,
