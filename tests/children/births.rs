@@ -22,6 +22,7 @@ async fn answer(world: &mut World, wanted: Run) -> News {
             | News::SpawnFailed { .. }
             | News::Exited { .. }
             | News::FamilyGone { .. }
+            | News::LeftAlone { .. }
             | News::OrphanReaped { .. } => {}
         }
     }
@@ -65,6 +66,7 @@ fn one_that_is_killed_before_its_execution_is_a_failed_start_and_after_it_a_deat
                 News::Spawned { .. }
                 | News::Exited { .. }
                 | News::FamilyGone { .. }
+                | News::LeftAlone { .. }
                 | News::OrphanReaped { .. } => {
                     let (status, _) = world.exit_of(run).await;
                     assert_eq!(status.signal(), Some(libc::SIGKILL));
@@ -91,7 +93,8 @@ fn any_number_can_be_on_their_way_at_a_time() {
                 News::OrphanReaped { .. } => {}
                 news @ (News::SpawnFailed { .. }
                 | News::Exited { .. }
-                | News::FamilyGone { .. }) => panic!("{news:?}"),
+                | News::FamilyGone { .. }
+                | News::LeftAlone { .. }) => panic!("{news:?}"),
             }
         }
     });
