@@ -186,19 +186,23 @@ impl Clearing {
         if self.over {
             return news;
         }
-        for survivor in self.alive.take_ended() {
-            self.count_out(&survivor);
-            self.ended.insert(survivor.identity);
+        loop {
+            for survivor in self.alive.take_ended() {
+                self.count_out(&survivor);
+                self.ended.insert(survivor.identity);
+            }
+            if let Some(found) = self.looked.take() {
+                self.take_in(found, now, &mut news);
+            }
+            if !self.over {
+                self.end_graces(now);
+                self.give_up(now, &mut news);
+                self.look_if_due(now, &mut news);
+            }
+            if self.looked.is_none() {
+                return news;
+            }
         }
-        if let Some(found) = self.looked.take() {
-            self.take_in(found, now, &mut news);
-        }
-        if !self.over {
-            self.end_graces(now);
-            self.give_up(now, &mut news);
-            self.look_if_due(now, &mut news);
-        }
-        news
     }
 
     fn count_out(&mut self, survivor: &Survivor) {
@@ -387,8 +391,8 @@ impl Clearing {
         let started = threads::spawn_helper("survivors", move || drop(answer.send(search.run())));
         match started {
             Ok(_) => self.looking = Some((now, found)),
-            // No thread to be had: it may be in a moment.
-            Err(_) => self.look_at = Some(now + LONGEST_PAUSE),
+            // No thread to be had: a loop that waits for a moment is better than a late start.
+            Err(_) => self.looked = Some(self.search.run()),
         }
     }
 
