@@ -100,6 +100,15 @@ def loop():
     return [
         quantiles("Loop lag", "How late the supervision loop woke up.", "eternal_event_loop_lag_seconds", select=of_daemon),
         series(
+            "Longest turn",
+            "Longest turn of the supervision loop within a minute; one under way counts as far as it has come.",
+            each(f'max_over_time({of_daemon("eternal_event_loop_turn_seconds")}[1m])'),
+            unit="s",
+            thresholds=steps((1, CRITICAL)),
+            line_at=True,
+            alerts=["EternalLoopStalled"],
+        ),
+        series(
             "Reloads",
             "Reloads of the configuration within each step, by result.",
             query(reloads, "reload {{result}}"),
