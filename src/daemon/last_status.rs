@@ -11,14 +11,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use tokio::task::spawn_blocking;
-
-use super::task::caught;
 use crate::control::api::{Ended, Last, Status};
 use crate::observe::{Reader, rfc3339};
+use crate::os::threads;
 
 /// The file in `state_dir`.
 pub(super) const FILE: &str = "last.json";
+/// What its thread is called.
+const THREAD: &str = "last-status";
 /// Between two writes.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -44,10 +44,9 @@ impl LastStatus {
         loop {
             published.mark_unchanged();
             let (file, status) = (self.clone(), reader.outline());
-            // Dropped unseen when the runtime ends: a disk that stands still holds up nobody.
-            let writing = async { Ok(spawn_blocking(move || file.write(status, None)).await) };
-            // Without a thread to be had the attempt panics; the next change is written all the same.
-            let _ = caught(writing).await;
+            // Dropped unseen when the runtime ends: a disk that stands still holds up nobody. Not on
+            // tokio's own threads: where none is to be had those panic, and HTTP with them.
+            let _ = threads::aside(THREAD, move || file.write(status, None)).await;
             if published.changed().await.is_err() {
                 return;
             }
@@ -64,8 +63,7 @@ impl LastStatus {
         };
         let file = self.clone();
         let (done, written) = std::sync::mpsc::sync_channel(1);
-        let writer = std::thread::Builder::new().name("last-status".into());
-        let spawned = writer.spawn(move || {
+        let spawned = threads::spawn_helper(THREAD, move || {
             let _ = done.send(file.write(status, Some(ended)));
         });
         if spawned.is_ok() {

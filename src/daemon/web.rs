@@ -4,7 +4,6 @@ use std::io;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{oneshot, watch};
@@ -95,8 +94,6 @@ impl Serving {
 
 fn event_loop() -> io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread()
-        // What waited for a disk is gone before anybody counts who wakes up.
-        .thread_keep_alive(Duration::from_millis(10))
         .enable_all()
         .build()
 }

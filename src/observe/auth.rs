@@ -20,7 +20,7 @@ use governor::clock::Clock;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use hyper::header::{AUTHORIZATION, HeaderMap};
 use subtle::ConstantTimeEq;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::protection::{ProtectionError, ReadFile};
 
@@ -172,12 +172,25 @@ impl Accounts {
         if account.is_some_and(|account| account.knows(&password)) {
             return Verdict::Welcome;
         }
-        let this = Arc::clone(self);
-        let check = tokio::task::spawn_blocking(move || this.check(&user, &password));
-        match check.await {
-            Ok(true) => Verdict::Welcome,
-            Ok(false) | Err(_) => Verdict::Unknown,
+        match self.compare(user, password).await {
+            Some(true) => Verdict::Welcome,
+            Some(false) => Verdict::Unknown,
+            None => Verdict::Wait(1),
         }
+    }
+
+    /// Compares on a thread of its own, since that takes long; `None` when none is to be had.
+    async fn compare(self: &Arc<Self>, user: String, password: Vec<u8>) -> Option<bool> {
+        let this = Arc::clone(self);
+        let (done, verdict) = oneshot::channel();
+        // Not on tokio's threads: where there is no room for one those panic.
+        std::thread::Builder::new()
+            .name("password".into())
+            .spawn(move || {
+                let _ = done.send(this.check(&user, &password));
+            })
+            .ok()?;
+        verdict.await.ok()
     }
 
     fn check(&self, user: &str, password: &[u8]) -> bool {

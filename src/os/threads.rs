@@ -7,6 +7,7 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
 
 /// A thread that has ended before its time.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +50,22 @@ pub fn spawn_helper(
     work: impl FnOnce() + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
     watched(name, false, work)
+}
+
+/// Does work that may wait for a disk on a thread that is there only for it.
+///
+/// # Errors
+///
+/// When there is no thread to be had, or the work panicked, which is told.
+pub async fn aside<T: Send + 'static>(
+    name: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
+    let (done, result) = oneshot::channel();
+    spawn_helper(name, move || drop(done.send(work())))?;
+    result
+        .await
+        .map_err(|_| io::Error::other("the work was broken off"))
 }
 
 fn watched(
