@@ -146,7 +146,7 @@ impl Core {
         };
         self.start_up.concluded = true;
         self.systemd_says(Systemd::ready);
-        if failures.is_empty() {
+        if failures.is_empty() && !self.start_up.interrupted {
             self.observer.tell(&DaemonEvent::Ready);
         }
         if let Some(herald) = &self.start_up.herald {
