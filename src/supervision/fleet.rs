@@ -1,6 +1,9 @@
 //! Many programs: their order, what they wait for, and when the daemon has nothing left to do.
 
 mod roll;
+#[cfg(test)]
+mod tests;
+mod waits;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Instant;
@@ -414,32 +417,6 @@ impl Fleet {
         }
     }
 
-    fn wake_dependents(&mut self, at: Moment, name: &str, out: &mut Outbox) {
-        let dependents: Vec<Id> = self
-            .dependents
-            .get(name)
-            .into_iter()
-            .flatten()
-            .copied()
-            .collect();
-        for id in dependents {
-            self.wake(at, id, out);
-        }
-    }
-
-    /// One that waits goes on, or learns whom it waits for now.
-    fn wake(&mut self, at: Moment, id: Id, out: &mut Outbox) {
-        let waits = |slot: &Slot| slot.program.waits_for();
-        let Some(before) = self.slots.get(&id).and_then(waits) else {
-            return;
-        };
-        match self.unready_dependency(id) {
-            Some(dependency) if dependency == before => {}
-            Some(dependency) => self.order(at, id, Order::Await(dependency), out),
-            None => self.order(at, id, Order::Proceed, out),
-        }
-    }
-
     fn forget(&mut self, id: Id) {
         let Some(slot) = self.slots.remove(&id) else {
             return;
@@ -455,27 +432,6 @@ impl Fleet {
     }
 
     // ---- facts ------------------------------------------------------------------------------
-
-    fn index_dependencies(&mut self, id: Id, after: &[String]) {
-        for name in after {
-            self.dependents.entry(name.clone()).or_default().insert(id);
-        }
-    }
-
-    /// The first replica it waits for that is not ready. One that ran to its end counts as ready:
-    /// a migration before a server.
-    fn unready_dependency(&self, id: Id) -> Option<Id> {
-        let after = &self.slots.get(&id)?.member.after;
-        after
-            .iter()
-            .flat_map(|name| self.replicas(name))
-            .copied()
-            .find(|dependency| {
-                self.slots
-                    .get(dependency)
-                    .is_none_or(|s| !matches!(s.program.state(), State::Running | State::Completed))
-            })
-    }
 
     fn is_critical(&self, id: Id) -> bool {
         self.slots

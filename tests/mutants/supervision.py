@@ -12,7 +12,7 @@ import argparse, pathlib, re, shutil, subprocess, sys, tempfile
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 ROOM = ROOT / "src/supervision"
 FILES = ["policy.rs", "phase.rs", "program.rs", "program/orders.rs", "program/news.rs", "program/ending.rs",
-         "fleet.rs", "fleet/roll.rs"]
+         "fleet.rs", "fleet/roll.rs", "fleet/waits.rs"]
 SWAPS = [(" <= ", " < "), (" < ", " <= "), (" >= ", " > "), (" > ", " >= "), (" == ", " != "), (" != ", " == "),
          (" && ", " || "), (" || ", " && "), (" + ", " - "), ("is_some_and", "is_none_or"), ("is_none_or", "is_some_and"),
          (".min(", ".max("), (".max(", ".min("), ("true", "false"), ("false", "true"),
@@ -20,9 +20,8 @@ SWAPS = [(" <= ", " < "), (" < ", " <= "), (" >= ", " > "), (" > ", " >= "), (" 
          ("!slot.", "slot."), ("!program.", "program."), ("Order::Proceed", "Order::Stop"), ("is_zero()", "is_zero().eq(&false)")]
 # What no outside observer can tell apart, each with its reason: (file, a part of the line, a part of the change).
 KNOWN = [
-    ("fleet.rs", "self.unready_dependency(id).map_or(Order::Proceed", "",
-     "a woken program whose other dependency is not ready only keeps waiting"),
     ("fleet.rs", "roll: None", "", "the default"),
+    ("fleet.rs", "let up = is != was && matches!", "||", "who waits asks once more than needed and waits on"),
 ]
 
 
