@@ -107,6 +107,16 @@ pub fn harmless(text: &str, lines: Lines) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// Returns what strangers may see of a command: the name of its program, without where that is and
+/// without arguments. A whole shell line in the first word is cut at its first space, for the rest of it
+/// is arguments all the same.
+#[must_use]
+pub fn command_name(command: &[String]) -> &str {
+    let words = command.first().map_or("", String::as_str);
+    let path = words.split_whitespace().next().unwrap_or_default();
+    path.rsplit('/').next().unwrap_or(path)
+}
+
 /// A fact in a log line: its text, and whether machines read it as a number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fact {

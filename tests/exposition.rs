@@ -547,7 +547,7 @@ impl Served {
 
     fn ask(&self, head: &str) -> (String, Vec<u8>) {
         let mut stream = self.connect();
-        let request = format!("{head}\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let request = format!("{head}\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         stream
             .write_all(request.as_bytes())
             .expect("the server reads");

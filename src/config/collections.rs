@@ -116,7 +116,7 @@ pub(super) fn environment(node: &Node) -> Read<BTreeMap<String, String>> {
                 value,
                 format!(
                     "has the name {} for a variable, which may not be empty or contain '=' or NUL",
-                    quote(name)
+                    quote(name.split('=').next().unwrap_or_default())
                 ),
             )
             .secret();

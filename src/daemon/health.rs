@@ -21,6 +21,7 @@ use crate::config::{self, Check};
 use crate::observe::{self, Checked, HealthTally};
 use crate::os::probe;
 use crate::supervision::{Ailment, Id, Input, Run, SpawnFailure, WaitStatus};
+use crate::text::command_name;
 
 /// What a task has to say about the check of a run.
 #[derive(Debug)]
@@ -339,10 +340,10 @@ impl Core {
     }
 }
 
-/// A command check as the config writes it.
+/// Whom a check asks. Strangers read it, so a command goes without its arguments.
 fn told(check: &Check) -> String {
     match check {
-        Check::Exec(words) => words.join(" "),
+        Check::Exec(words) => command_name(words).to_owned(),
         Check::Tcp(authority) | Check::Http { authority, .. } => authority.clone(),
     }
 }

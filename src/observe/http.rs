@@ -20,7 +20,7 @@ use super::auth::Verdict;
 use super::exposition::Reader;
 use super::protection::Protection;
 use super::serving::MOST_CONNECTIONS;
-use super::{ProcessMetrics, status_page};
+use super::{ProcessMetrics, browsers, status_page};
 
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -67,20 +67,29 @@ impl App {
 }
 
 pub(super) type Answer = Response<Full<Bytes>>;
-/// A request, and whose.
-pub(super) type Asked = (Request<Incoming>, Option<IpAddr>);
+/// A request, and what there is to know of where it comes from.
+pub(super) struct Asked {
+    pub request: Request<Incoming>,
+    /// Who asks, where that has an address.
+    pub client: Option<IpAddr>,
+    /// It came to an address that only this machine can reach.
+    pub at_home: bool,
+}
 
 impl App {
-    pub(super) async fn answer(self: Arc<Self>, (request, client): Asked) -> Answer {
+    pub(super) async fn answer(self: Arc<Self>, asked: Asked) -> Answer {
         let began = Instant::now();
+        let request = &asked.request;
         let (page, handler) = Page::of(request.uri().path());
         let method = method_label(request.method());
-        let mut answer = match self.judge(request.headers(), client).await {
+        let mut answer = match self.judge(request.headers(), asked.client).await {
             Verdict::Unknown => ask_for_password(),
             Verdict::Wait(seconds) => refuse_for(seconds),
             Verdict::Welcome if method == "other" => refuse_method(),
+            Verdict::Welcome if page == Page::Status && is_led_astray(&asked) => refuse_name(),
             Verdict::Welcome => self.page(page, request.headers()).await,
         };
+        browsers::restrain(answer.headers_mut());
         let code = answer.status().as_u16();
         self.metrics.http(handler, code, method, began.elapsed());
         if method == "HEAD" {
@@ -92,10 +101,11 @@ impl App {
     }
 
     /// Says that there is no room, whatever was asked.
-    pub(super) async fn turn_away(self: Arc<Self>, (request, _): Asked) -> Answer {
+    pub(super) async fn turn_away(self: Arc<Self>, Asked { request, .. }: Asked) -> Answer {
         let began = Instant::now();
         let (_, handler) = Page::of(request.uri().path());
-        let answer = refuse_crowd();
+        let mut answer = refuse_crowd();
+        browsers::restrain(answer.headers_mut());
         let code = answer.status().as_u16();
         let method = method_label(request.method());
         self.metrics.http(handler, code, method, began.elapsed());
@@ -226,6 +236,19 @@ fn refuse_for(seconds: u64) -> Answer {
     let mut answer = text(StatusCode::TOO_MANY_REQUESTS, "too many wrong passwords\n");
     answer.headers_mut().insert(RETRY_AFTER, seconds.into());
     answer
+}
+
+/// Tells whether a browser may have been led here by somebody who calls this machine by another name.
+/// Only the page for people is kept from it: a scraper may use any name, and what it gets names no
+/// more than programs.
+fn is_led_astray(asked: &Asked) -> bool {
+    asked.at_home && !browsers::means_this_machine(asked.request.headers())
+}
+
+fn refuse_name() -> Answer {
+    let text_of_it = "the status page is for this machine alone: \
+                      ask by localhost, 127.0.0.1 or [::1], not by another name\n";
+    text(StatusCode::MISDIRECTED_REQUEST, text_of_it)
 }
 
 fn refuse_crowd() -> Answer {

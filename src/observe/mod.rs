@@ -9,6 +9,7 @@
 //! only for stamps that people read.
 
 mod auth;
+mod browsers;
 mod catalogue;
 mod crashes;
 mod crowd;

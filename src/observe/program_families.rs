@@ -4,6 +4,7 @@ use super::program_metrics::{Row, Series};
 use super::text::unix_seconds;
 use super::{HealthCounts, StreamCounts};
 use crate::supervision::{Cause, ExitReason, FailureKind, State};
+use crate::text::command_name;
 
 /// What kind of metric a family holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -380,12 +381,8 @@ fn health(row: &Row<'_>, out: &mut (dyn Series + '_), read: fn(&HealthCounts) ->
 
 fn info(row: &Row<'_>, out: &mut (dyn Series + '_)) {
     let about = &row.program.about;
-    let command = about
-        .command
-        .first()
-        .map_or("", |path| path.rsplit('/').next().unwrap_or(path));
     let labels = [
-        ("command", command),
+        ("command", command_name(&about.command)),
         ("restart_policy", about.restart_policy),
         ("user", &about.user),
         ("config_hash", &about.config_hash),

@@ -50,6 +50,17 @@ pub enum Listener {
     Unix(std::os::unix::net::UnixListener),
 }
 
+impl Listener {
+    /// Tells whether only processes of this machine get here, browsers among them.
+    fn is_at_home(&self) -> bool {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().is_ok_and(|at| at.ip().is_loopback()),
+            // No browser speaks to a Unix socket; a proxy in front of it has names of its own.
+            Self::Unix(_) => false,
+        }
+    }
+}
+
 /// Serves until `stop` is done, then finishes the answers under way, for a second at most.
 ///
 /// # Errors
@@ -63,6 +74,7 @@ pub async fn serve(
     let server = Server {
         app,
         crowd: Arc::new(Crowd::new(MOST_CONNECTIONS)),
+        at_home: listener.is_at_home(),
         refusals: Arc::new(Semaphore::new(MOST_REFUSALS)),
         graceful: GracefulShutdown::new(),
     };
@@ -91,6 +103,7 @@ pub async fn serve(
 struct Server {
     app: Arc<App>,
     crowd: Arc<Crowd>,
+    at_home: bool,
     refusals: Arc<Semaphore>,
     graceful: GracefulShutdown,
 }
@@ -107,6 +120,7 @@ impl Server {
         let visitor = Visitor {
             app: Arc::clone(&self.app),
             client: client(address),
+            at_home: self.at_home,
             watcher: self.graceful.watcher(),
         };
         if let Some(seat) = self.crowd.enter(in_need) {
@@ -140,6 +154,7 @@ fn tcp_client(address: SocketAddr) -> Option<IpAddr> {
 struct Visitor {
     app: Arc<App>,
     client: Option<IpAddr>,
+    at_home: bool,
     watcher: Watcher,
 }
 
@@ -181,7 +196,12 @@ impl Visitor {
         let service = service_fn(move |request| {
             guest.asks();
             let guest = Arc::clone(&guest);
-            let answering = answer(Arc::clone(&self.app), (request, self.client));
+            let asked = Asked {
+                request,
+                client: self.client,
+                at_home: self.at_home,
+            };
+            let answering = answer(Arc::clone(&self.app), asked);
             async move {
                 let answer = answering.await;
                 guest.is_answered();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::text::{bytes, duration, push_html};
 use crate::control::api::{ProgramStatus, Status};
+use crate::text::command_name;
 
 const STYLE: &str = "\
 :root{color-scheme:light dark;--fg:#1b1f24;--bg:#fff;--line:#d5dae0;--soft:#5a6470}\
@@ -72,7 +73,7 @@ fn push_program(page: &mut String, program: &ProgramStatus) {
     page.push_str("<tr><td><b>");
     push_html(page, &program.display_name);
     page.push_str("</b><br><small>");
-    push_html(page, &program.command.join(" "));
+    push_html(page, command_name(&program.command));
     // The state is one of seven words of ours, so it may be a class too.
     let _ = write!(
         page,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
-use super::launch::{self, Launch, Prepared};
+use super::launch::{Launch, Prepared};
 use super::newborn::Report;
 use super::spawn::{Obstacle, Step};
 use crate::supervision::{FailureKind, SpawnFailure};
@@ -101,8 +101,8 @@ pub(super) fn whereabouts(report: &Report, prepared: &Prepared) -> String {
         Step::Directory => format!("working directory {}", launch.working_directory.display()),
         Step::Execute => {
             let path = prepared.candidates.get(report.detail);
-            let path = path.map_or_else(|| command(launch).into(), |path| path.to_string_lossy());
-            format!("executing {path}")
+            let path = path.map(|path| without_arguments(&path.to_string_lossy()));
+            format!("executing {}", path.unwrap_or_else(|| command(launch)))
         }
         Step::Clone | Step::Session | Step::Stdio | Step::Limit | Step::Nice | Step::OomScore => {
             "setting up its process".to_owned()
@@ -143,8 +143,16 @@ fn beyond_every_limit(index: usize, prepared: &Prepared) -> Option<u64> {
     (setting.resource.name() == "nofile" && setting.value.rlim_max > most).then_some(most)
 }
 
-fn command(launch: &Launch) -> &str {
-    launch.argv.first().map_or("", String::as_str)
+fn command(launch: &Launch) -> String {
+    without_arguments(launch.argv.first().map_or("", String::as_str))
+}
+
+/// A whole shell line in the first word of a command is mostly arguments, and those are not shown.
+fn without_arguments(command: &str) -> String {
+    match command.split_whitespace().next() {
+        Some(first) if first.len() < command.len() => format!("\"{first} …\""),
+        _ => command.to_owned(),
+    }
 }
 
 fn limit(index: usize, prepared: &Prepared) -> String {
@@ -191,13 +199,9 @@ fn credentials(errno: Errno, launch: &Launch) -> SpawnFailure {
 
 fn execute(obstacle: &Obstacle, prepared: &Prepared) -> SpawnFailure {
     let launch = &prepared.launch;
-    let command = command(launch);
+    let operation = format!("cannot execute {}", command(launch));
+    let command = launch.argv.first().map_or("", String::as_str);
     let errno = obstacle.errno;
-    let operation = if command.contains(char::is_whitespace) {
-        format!("cannot execute {command:?}")
-    } else {
-        format!("cannot execute {command}")
-    };
     let refuse = |kind, cause: String| SpawnFailure {
         kind,
         transient: false,
@@ -246,8 +250,8 @@ fn execute(obstacle: &Obstacle, prepared: &Prepared) -> SpawnFailure {
             return refuse(FailureKind::Exec, missing_interpreter(&present));
         }
         if !command.contains('/') {
-            let path = launch::path(launch).display();
-            return refuse(FailureKind::Exec, format!("no such file in PATH ({path})"));
+            // Which directories those are is a value of the environment, and the message goes round.
+            return refuse(FailureKind::Exec, "no such file in its PATH".to_owned());
         }
     }
     let refused = matches!(errno, Errno::EACCES | Errno::EPERM);

@@ -45,18 +45,21 @@ pub async fn tcp(authority: &str, limit: Duration) -> Result<(), String> {
 ///
 /// What was tried and why it failed, fit for a log line after "not ready: ".
 pub async fn http(authority: &str, path: &str, limit: Duration) -> Result<(), String> {
+    // A query may hold a token, and the log and the status page are read by others.
+    let shown = path.split('?').next().unwrap_or_default();
+    let url = format!("http://{authority}{shown}");
     let exchange = async {
         let stream = connect(authority).await?;
         let status = get(stream, authority, path)
             .await
-            .map_err(|error| format!("http://{authority}{path}: {}", with_causes(&*error)))?;
+            .map_err(|error| format!("{url}: {}", with_causes(&*error)))?;
         if status.is_success() {
             Ok(())
         } else {
-            Err(format!("http://{authority}{path} answered {status}"))
+            Err(format!("{url} answered {status}"))
         }
     };
-    within(limit, &format!("http://{authority}{path}"), exchange).await
+    within(limit, &url, exchange).await
 }
 
 /// Returns the pause after the given attempt (the first is 0): 10 ms, doubling to 250 ms.
