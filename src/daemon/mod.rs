@@ -238,6 +238,7 @@ async fn supervise(start: Start, open: Open, tracing: Option<&Tracing>) -> Resul
         signals: open.signals,
         commands: orders,
         notifications,
+        heard: Vec::new(),
         deaf: false,
         probed: ready,
         looked_up,

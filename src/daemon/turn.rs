@@ -23,7 +23,8 @@ use super::mode::Mode;
 use super::readiness::Found;
 use crate::control::server::Command;
 use crate::observe::DaemonEvent;
-use crate::os::notify::{NotifySocket, Systemd};
+use crate::os::children::News;
+use crate::os::notify::{Notification, NotifySocket, Systemd};
 use crate::os::signals::{Signal, Signals};
 use crate::os::threads::Fall;
 use crate::supervision::{Event, Outcome, Output};
@@ -47,6 +48,8 @@ pub(super) struct Inbox {
     pub signals: Signals,
     pub commands: mpsc::Receiver<Command>,
     pub notifications: NotifySocket,
+    /// What came in there and waits for older news to be dealt with.
+    pub heard: Vec<Notification>,
     /// That socket is broken.
     pub deaf: bool,
     pub probed: mpsc::Receiver<Found>,
@@ -162,6 +165,11 @@ impl Core {
         let Poll::Ready(first) = self.children.poll_next(context) else {
             return false;
         };
+        self.answer(first);
+        true
+    }
+
+    fn answer(&mut self, first: News) {
         let until = Instant::now() + SLICE;
         let mut answered = Vec::new();
         let mut next = Some(first);
@@ -179,7 +187,6 @@ impl Core {
         for news in answered {
             self.file(news);
         }
-        true
     }
 
     /// Does and tells everything there is, then publishes how things stand.
@@ -264,11 +271,35 @@ impl Core {
         if inbox.deaf {
             return false;
         }
+        if inbox.heard.is_empty() {
+            let worked = self.receive(inbox, context);
+            if inbox.heard.is_empty() {
+                return worked;
+            }
+            // Whoever speaks executes its program, but that may not be known here yet: news that is
+            // older than its words comes first.
+            if self.children.bears() {
+                self.children.look();
+            }
+        }
+        if let Some(news) = self.children.drain() {
+            self.answer(news);
+        }
+        // A run is listened to once its start is told of.
+        self.perform(Instant::now() + SLICE);
+        if !self.children.has_news() {
+            for notification in std::mem::take(&mut inbox.heard) {
+                self.notified(&notification);
+            }
+        }
+        true
+    }
+
+    fn receive(&mut self, inbox: &mut Inbox, context: &mut Context<'_>) -> bool {
         for taken in 0..PORTION {
             match inbox.notifications.poll_recv(context) {
-                Poll::Ready(Ok(Some(notification))) => self.notified(&notification),
-                // One that says nothing to us, which was work all the same.
-                Poll::Ready(Ok(None)) => {}
+                // One that says nothing to us was work all the same.
+                Poll::Ready(Ok(heard)) => inbox.heard.extend(heard),
                 // A broken socket is not asked again: that would only spin.
                 Poll::Ready(Err(error)) => {
                     tracing::error!("cannot receive READY=1 any more: {error}");

@@ -275,6 +275,12 @@ impl Children {
         self.news.pop_front()
     }
 
+    /// Tells whether there is news that was not taken yet.
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        !self.news.is_empty()
+    }
+
     /// As [`Self::next`], for one who waits for other things, too.
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<News> {
         loop {

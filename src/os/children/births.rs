@@ -95,6 +95,12 @@ impl Children {
         self.births.len() < AT_A_TIME || quick.count() < AT_A_TIME
     }
 
+    /// Tells whether a process is on its way to its program.
+    #[must_use]
+    pub fn bears(&self) -> bool {
+        !self.births.is_empty()
+    }
+
     /// Tells that a birth takes too long; returns what it hangs in, or nothing if it is over.
     pub fn hangs(&mut self, run: Run) -> Option<String> {
         let birth = self.births.get_mut(&run)?;
