@@ -114,6 +114,8 @@ impl NotifySocket {
             match self.socket.try_io(Interest::READABLE, receive) {
                 // Waits for the next one when it is asked again.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // The message is still there, and so is the socket.
+                Err(error) if passes(&error) => return Poll::Ready(Ok(None)),
                 received => return Poll::Ready(received),
             }
         }
@@ -179,6 +181,12 @@ pub fn user_of(pid: i32) -> io::Result<u32> {
     let line = status.lines().find_map(|line| line.strip_prefix("Uid:"));
     let effective = line.and_then(|ids| ids.split_whitespace().nth(1)?.parse().ok());
     effective.ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// Whether the kernel only lacks something at this moment.
+fn passes(error: &io::Error) -> bool {
+    let errno = error.raw_os_error();
+    errno.is_some_and(|errno| [libc::ENOMEM, libc::ENOBUFS, libc::EINTR].contains(&errno))
 }
 
 /// Receives one message; `None` for one that says nothing to us.
