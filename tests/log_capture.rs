@@ -31,6 +31,7 @@ fn start(options: Options, file: Option<&Path>) -> Logs {
     let source = Source {
         name: "web".into(),
         file: file.map(Path::to_owned),
+        lasting: false,
     };
     logs.program(WEB, source).expect("registered");
     logs
@@ -158,6 +159,7 @@ fn bytes_survive_in_the_programs_own_file_and_are_harmless_in_the_daemon_log() {
         Source {
             name: "web".into(),
             file: None,
+            lasting: false,
         },
     )
     .expect("changed");
@@ -436,6 +438,7 @@ fn an_idle_source_costs_less_than_a_kibibyte() {
             Source {
                 name: format!("p{number}"),
                 file: None,
+                lasting: false,
             },
         )
         .expect("registered");

@@ -139,6 +139,7 @@ fn source(name: &str, file: Option<&Path>) -> Source {
     Source {
         name: name.into(),
         file: file.map(Path::to_owned),
+        lasting: false,
     }
 }
 

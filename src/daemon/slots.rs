@@ -48,6 +48,7 @@ impl Slot {
         Source {
             name: self.display_name(),
             file: self.program.log_file.clone(),
+            lasting: self.program.kill_mode == KillMode::Process,
         }
     }
 

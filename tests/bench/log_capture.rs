@@ -114,6 +114,7 @@ fn start(directory: &Path, own_file: bool) -> Logs {
         Source {
             name: "web".into(),
             file,
+            lasting: false,
         },
     )
     .expect("registered");

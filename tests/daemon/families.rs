@@ -152,3 +152,22 @@ fn a_descendant_with_nothing_to_know_it_by_goes_with_the_only_program_that_there
     assert!(!lives(hidden), "it went with its program");
     assert_eq!(daemon.is_stopped(), 0);
 }
+
+#[test]
+fn what_is_left_alone_keeps_its_output() {
+    let world = World::new(WRITER);
+    let mut daemon = world.run();
+    let pid = world.pid_in("writer");
+    world.logged(&["web: ended and left"]);
+    // Twice as long as a family's pipes are kept for it.
+    world.logged(&["line 100"]);
+    assert!(lives(pid), "nobody closed the pipe that it writes to");
+    let log = world.log();
+    for number in 1..100 {
+        assert!(
+            log.contains(&format!("line {number}")),
+            "line {number}: {log}"
+        );
+    }
+    assert_eq!(daemon.is_stopped(), 0);
+}

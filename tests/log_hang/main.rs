@@ -97,6 +97,7 @@ fn source(name: &str, path: &Path) -> Source {
     Source {
         name: name.into(),
         file: Some(path.to_owned()),
+        lasting: false,
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Being root is not enough: a session or a service that somebody else manages also lets us write.
 //! A cgroup is ours when all of this holds:
-//! - nobody else is in it, and no other daemon of ours is below it;
+//! - nobody else is in it but an `eternal start` that waits for us, and no other daemon of ours is below it;
 //! - who manages the tree has handed it over. systemd says so itself: it marks every unit's cgroup
 //!   (`trusted.invocation_id`, `user.invocation_id`) and, with `Delegate=`, adds `trusted.delegate`
 //!   or `user.delegate`. The nearest mark from our cgroup upwards decides. Where there is no mark,
@@ -25,33 +25,60 @@ const FIRST_NAMESPACE: &str = "pid:[4026531836]";
 pub(super) struct Owned {
     pub(super) base: Place,
     pub(super) settled: bool,
+    /// `eternal start`, which waits for us there, and has to move as well.
+    pub(super) starter: Option<i32>,
 }
 
 /// Finds the cgroup that is ours, or says why there is none.
 pub(super) fn find(own: Place) -> Result<Owned, String> {
+    let ours = Ours {
+        pid: std::process::id().cast_signed(),
+        starter: starter(),
+    };
     // Put there by `DelegateSubgroup=supervisor`, or by an earlier start from inside.
     if own.path.file_name().is_some_and(|name| name == SUPERVISOR)
         && let Some(base) = own.parent()
-        && is_ours(&base, &own, own_pid()).is_ok()
+        && is_ours(&base, &own, &ours).is_ok()
     {
         return Ok(Owned {
             base,
             settled: true,
+            starter: None,
         });
     }
-    is_ours(&own, &own.child(SUPERVISOR), own_pid())?;
+    is_ours(&own, &own.child(SUPERVISOR), &ours)?;
+    let starter = ours
+        .starter
+        .filter(|pid| files::members(&own.directory).contains(pid));
     Ok(Owned {
         base: own,
         settled: false,
+        starter,
     })
 }
 
-fn own_pid() -> i32 {
-    std::process::id().cast_signed()
+/// The processes that may be in a cgroup of ours.
+struct Ours {
+    pid: i32,
+    starter: Option<i32>,
+}
+
+impl Ours {
+    fn has(&self, pid: i32) -> bool {
+        pid == self.pid || Some(pid) == self.starter
+    }
+}
+
+/// Finds the `eternal start` that waits for us: our parent, if it is the same program.
+fn starter() -> Option<i32> {
+    let parent = nix::unistd::getppid().as_raw();
+    let ours = fs::read_link("/proc/self/exe").ok()?;
+    let theirs = fs::read_link(format!("/proc/{parent}/exe")).ok()?;
+    (theirs == ours).then_some(parent)
 }
 
 /// Tells why `base` is not ours to arrange, with `supervisor` for our own place in it.
-fn is_ours(base: &Place, supervisor: &Place, we: i32) -> Result<(), String> {
+fn is_ours(base: &Place, supervisor: &Place, ours: &Ours) -> Result<(), String> {
     let name = base.path.display();
     if base.is_root() {
         return if super::super::is_pid_1() && is_first_namespace() {
@@ -77,7 +104,7 @@ fn is_ours(base: &Place, supervisor: &Place, we: i32) -> Result<(), String> {
     let mut others = files::members(&base.directory)
         .into_iter()
         .chain(files::members(&supervisor.directory));
-    match others.find(|pid| *pid != we) {
+    match others.find(|pid| !ours.has(*pid)) {
         Some(0) => Err(format!(
             "{name} also holds processes that are not seen here"
         )),

@@ -38,6 +38,11 @@ impl Tree {
         };
         if tree.moved {
             tree.move_in()?;
+            if let Some(starter) = own.starter {
+                // Whether it went shows with the controllers: they need the cgroup to be empty.
+                let supervisor = tree.directory(SUPERVISOR);
+                let _ = files::write(&supervisor, "cgroup.procs", &starter.to_string());
+            }
         }
         for controller in COUNTED {
             let on = tree.turn_on(controller);

@@ -24,6 +24,8 @@ pub(super) struct Registered {
     pub file: Option<Arc<Sink>>,
     /// What was captured.
     pub counters: Arc<Counters>,
+    /// Its pipes are read as long as somebody has the other end.
+    pub lasting: bool,
 }
 
 /// A program as the pump knows it.

@@ -25,6 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct OpenLog {
     name: String,
     file: Option<Arc<Sink>>,
+    lasting: bool,
 }
 
 impl Logs {
@@ -40,6 +41,7 @@ impl Logs {
         OpenLog {
             name: source.name,
             file: path.map(|path| room.sink(&path)),
+            lasting: source.lasting,
         }
     }
 
@@ -62,6 +64,7 @@ impl Logs {
         let before = registry.programs.get(&id);
         let counters = before.map_or_else(Arc::default, |before| Arc::clone(&before.counters));
         let registered = Arc::new(Registered {
+            lasting: log.lasting,
             id,
             name: log.name,
             file: log.file,

@@ -34,7 +34,8 @@ const PIPE: i32 = 1024 * 1024;
 const BUSY_GAP: Duration = Duration::from_millis(3);
 const BUSY_AFTER: u32 = 4;
 const NAP_MILLIS: u16 = 1;
-/// A grandchild may keep the pipe this long after the main process is gone.
+/// A grandchild may keep the pipe this long after the main process is gone, where it is not to be
+/// left alone: whoever writes to a closed pipe dies of that.
 const LINGER: Duration = Duration::from_secs(1);
 const WAKE: u64 = 0;
 
@@ -179,9 +180,13 @@ impl Pump {
         match command {
             Command::Register(registered) => self.register(registered),
             Command::Forget(id) => {
+                let lasts = self.lasts(id);
                 for key in self.keys(|reader| reader.program == id) {
                     self.drain(key);
-                    self.close(key);
+                    // What comes after this is read, too, and goes nowhere.
+                    if !lasts {
+                        self.close(key);
+                    }
                 }
                 self.programs.remove(&id);
             }
@@ -262,13 +267,20 @@ impl Pump {
                 continue;
             }
             self.finish(key);
-            self.closing.push((self.now + LINGER, key));
+            if !self.lasts(id) {
+                self.closing.push((self.now + LINGER, key));
+            }
         }
         let lines = self
             .programs
             .get(&id)
             .map(|program| program.ring.last_lines(run));
         let _ = reply.send(lines.unwrap_or_default());
+    }
+
+    fn lasts(&self, id: Id) -> bool {
+        let program = self.programs.get(&id);
+        program.is_some_and(|program| program.registered.lasting)
     }
 
     /// A turn with a readable pipe; tells whether a nap is due.

@@ -47,6 +47,8 @@ pub struct Source {
     pub name: String,
     /// Its own file, which gets the raw bytes; `None`: the daemon log, prefixed. Absolute.
     pub file: Option<PathBuf>,
+    /// Its descendants are left alone when a main process ends: they keep their output.
+    pub lasting: bool,
 }
 
 /// The importance of one of the daemon's own lines.
