@@ -263,6 +263,21 @@ fn with_cgroups_off_the_daemon_stays_where_it_is() {
 }
 
 #[test]
+fn a_daemon_in_the_background_gets_its_cgroup_though_the_start_waits_in_it() {
+    let Some(world) = World::new() else { return };
+    world.configure(
+        "[programs.web]\ncommand = [\"sh\", \"-c\", \"echo $$ > main; exec sleep 4711\"]\n",
+    );
+    let (code, said) = world.to_its_end("\"$BINARY\" start");
+    assert_eq!(code, Some(0), "{said}");
+    let main: i32 = world.number("main");
+    assert_eq!(world.members("program-web-0"), [main], "{}", world.log());
+    let (code, said) = world.to_its_end("\"$BINARY\" stop");
+    assert_eq!(code, Some(0), "{said}");
+    assert!(!is_alive(main));
+}
+
+#[test]
 fn the_first_process_of_a_container_has_its_cgroup() {
     let Some(world) = World::new() else { return };
     world.configure(

@@ -208,7 +208,12 @@ impl World {
 
     /// Runs a daemon that is to end by itself: its exit code, and what it said.
     pub fn run_to_its_end(&self) -> (Option<i32>, String) {
-        let mut command = self.enter("exec timeout 20 \"$BINARY\" run");
+        self.to_its_end("timeout 20 \"$BINARY\" run")
+    }
+
+    /// Runs a command to its end, in our cgroup and with no shell beside it.
+    pub fn to_its_end(&self, line: &str) -> (Option<i32>, String) {
+        let mut command = self.enter(&format!("exec {line}"));
         let output = command.stderr(Stdio::piped()).output().expect("it runs");
         (
             output.status.code(),

@@ -3,7 +3,7 @@
 use nix::libc;
 use nix::sys::signal::Signal;
 
-use crate::world::{World, dies, eventually, lives};
+use crate::world::{World, dies, eventually, lives, value};
 
 /// Starts a command in a filter that refuses a system call with EPERM, as profiles of containers do
 /// that are older than the call.
@@ -170,4 +170,72 @@ fn what_is_left_alone_keeps_its_output() {
         );
     }
     assert_eq!(daemon.is_stopped(), 0);
+}
+
+/// Goes to the background and takes away the page with its environment.
+const HIDER: &str = r#"
+    use POSIX;
+    if (fork) { sleep 1000 }
+    setsid; exit if fork; setsid;
+    open my $stat, "<", "/proc/self/stat"; my $line = <$stat>; $line =~ s/.*\) //;
+    my ($begin, $end) = (split " ", $line)[47, 48];
+    my $page = $begin & ~4095;
+    syscall($ARGV[0] + 0, $page, ($end | 4095) + 1 - $page, 0) == 0 or die "mprotect: $!";
+    open STDOUT, ">/dev/null"; open STDERR, ">/dev/null";
+    open my $up, ">>", "up"; syswrite $up, "$$\n";
+    sleep 1 while 1;
+"#;
+
+/// How often the main thread of a process has gone to sleep so far.
+fn naps(pid: i32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/status"));
+    let status = status.expect("it lives");
+    let line = status.lines().find(|line| line.starts_with("voluntary"));
+    let number = line.and_then(|line| line.split_whitespace().nth(1));
+    number.expect("a count").parse().expect("a number")
+}
+
+#[test]
+fn a_process_that_hides_its_environment_holds_nobody_up_and_ends_with_the_daemon() {
+    let world = World::new(&format!(
+        r#"
+        [programs.web]
+        command = ["sleep", "1000"]
+        restart_delay = "10ms"
+        [programs.tenant]
+        command = ["perl", "hider", "{}"]
+        # So much that the page holds nothing but environment.
+        environment = {{ PAD = "{}" }}
+        "#,
+        libc::SYS_mprotect,
+        "x".repeat(9000)
+    ));
+    world.write("hider", HIDER);
+    let mut daemon = world.run();
+    let hidden: i32 = world.lines_of("up", 1)[0].parse().expect("a pid");
+    let environment = std::fs::read(format!("/proc/{hidden}/environ")).expect("it lives");
+    assert!(!String::from_utf8_lossy(&environment).contains("ETERNAL_RUN"));
+    for _ in 0..3 {
+        let before = world.pid("web");
+        crate::world::send(before, Signal::SIGKILL);
+        world.program("web", "runs again", |web| {
+            (web.state == "running" && web.pid != Some(before)).then_some(())
+        });
+    }
+    let metrics = world.scrape().expect("numbers");
+    let of_web = |name: &str| {
+        value(
+            &metrics,
+            &format!("{name}{{program=\"web\",replica=\"0\"}}"),
+        )
+        .expect("a number")
+    };
+    let slowest = of_web("eternal_program_restart_latency_seconds_sum");
+    assert!(slowest < 0.5, "three restarts were held up by {slowest} s");
+    // Nothing is looked at for ever: an idle daemon sleeps.
+    let before = naps(daemon.pid());
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert!(naps(daemon.pid()) - before < 100, "it wakes up for nothing");
+    assert_eq!(daemon.is_stopped(), 0);
+    assert!(!lives(hidden));
 }
