@@ -26,8 +26,8 @@ const STOPS: u32 = 100;
 #[derive(Debug)]
 pub(super) struct Birth {
     newborn: Newborn,
-    /// Kept for another try.
-    stdio: Stdio,
+    /// Kept for as long as there may be another try: descriptors may be scarce.
+    stdio: Option<Stdio>,
     place: Place,
     /// How often somebody stopped it.
     stops: u32,
@@ -142,7 +142,7 @@ impl Children {
         self.mains.insert(pid, run);
         let birth = Birth {
             newborn,
-            stdio,
+            stdio: (place != Place::Outside).then_some(stdio),
             place,
             stops: 0,
             failed: false,
@@ -286,8 +286,8 @@ impl Children {
         // It has ended, and with that left our memory.
         self.spawner.is_grown(birth.newborn);
         self.forget(run);
-        let failure = match (again, obstacle) {
-            (Some(place), _) => match self.bear((id, run), &prepared, birth.stdio, place) {
+        let failure = match (again.zip(birth.stdio), obstacle) {
+            (Some((place, stdio)), _) => match self.bear((id, run), &prepared, stdio, place) {
                 Ok(()) => return,
                 Err(failure) => failure,
             },
