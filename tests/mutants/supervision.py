@@ -21,6 +21,8 @@ SWAPS = [(" <= ", " < "), (" < ", " <= "), (" >= ", " > "), (" > ", " >= "), (" 
 # What no outside observer can tell apart, each with its reason: (file, a part of the line, a part of the change).
 KNOWN = [
     ("fleet.rs", "roll: None", "", "the default"),
+    ("fleet/roll.rs", "slot.program.did_not_come_up()", "is_none_or", "one that is forgotten counts as stopped, before that is asked"),
+    ("fleet/waits.rs", "is_none_or(|s| !matches!(s.program.state()", "is_some_and", "a replica that has a name has a slot"),
     ("fleet.rs", "let up = is != was && matches!", "||", "who waits asks once more than needed and waits on"),
 ]
 
