@@ -88,23 +88,30 @@ struct Refusal {
     code: u8,
 }
 
+impl Refusal {
+    /// As the command hears it that started us in the background.
+    fn progress(&self) -> Progress {
+        Progress {
+            message: self.message.clone(),
+            outcome: Some(false),
+            code: Some(self.code),
+        }
+    }
+}
+
 /// Supervises until there is nothing left to do; returns the exit code (contract, section 1).
 #[must_use]
 pub fn run(start: Start) -> u8 {
     let detached = start.detached;
     match prepare_and_run(start) {
         Ok(code) => code,
-        Err(Refusal { message, code }) => {
+        Err(refusal) => {
             if detached {
-                herald::say(&Progress {
-                    message: message.clone(),
-                    outcome: Some(false),
-                    code: Some(code),
-                });
+                herald::say(&refusal.progress());
             } else {
-                eprintln!("eternal: {message}");
+                eprintln!("eternal: {}", refusal.message);
             }
-            code
+            refusal.code
         }
     }
 }
@@ -246,14 +253,15 @@ async fn supervise(start: Start, open: Open, tracing: Option<&Tracing>) -> Resul
         falls: threads::falls(),
         alarm: Alarm::default(),
     };
-    let herald = start.detached.then(Herald::start).transpose();
-    let herald = herald.map_err(|error| refuse(1, "start a thread for reports", &error))?;
     let config = start.loaded.config;
     let now = Instant::now();
     let recorded = found.running.into_iter().collect();
     let search = Search::new(installation, recorded, children.cgroups().left_overs());
     let recovery = recovery::Recovery::new(search, &config)
         .map_err(|error| refuse(1, "watch what an earlier daemon left", &error))?;
+    // The last that can be refused at once: from here on it alone speaks to whoever started us.
+    let herald = start.detached.then(Herald::start).transpose();
+    let herald = herald.map_err(|error| refuse(1, "start a thread for reports", &error))?;
     let mut core = Core {
         mode: mode::Mode::Recovering(Box::new(recovery)),
         fleet: Fleet::default(),
@@ -298,7 +306,17 @@ async fn supervise(start: Start, open: Open, tracing: Option<&Tracing>) -> Resul
     let last = last_status::LastStatus::new(&core.config.daemon.state_dir);
     asks_on.spawn(last.clone().keep(core.observer.reader()));
     let web = web.serve(metrics, open.control, backend);
-    let outcome = core.run(&mut inbox).await?;
+    let outcome = match core.run(&mut inbox).await {
+        Ok(outcome) => outcome,
+        Err(refusal) => {
+            if let Some(herald) = core.start_up.take_herald() {
+                herald.report(refusal.progress());
+                herald.finish(LAST_WORDS);
+            }
+            web.end();
+            return Err(refusal);
+        }
+    };
     let code = match outcome {
         Outcome::Stopped | Outcome::Completed => u8::from(core.maimed),
         Outcome::Failed | Outcome::Unkillable => 1,

@@ -7,11 +7,11 @@ something fail. Prints survivors and exits 1 when there are any that KNOWN does 
 
 usage: tests/mutants/supervision.py [--every N]    (N: try only each N-th mutant)
 """
-import argparse, pathlib, re, shutil, subprocess, sys, tempfile
+import argparse, os, pathlib, re, resource, shutil, signal, subprocess, sys, tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 ROOM = ROOT / "src/supervision"
-FILES = ["policy.rs", "phase.rs", "program.rs", "program/orders.rs", "program/news.rs", "program/ending.rs",
+FILES = ["policy.rs", "phase.rs", "program.rs", "program/orders.rs", "program/news.rs", "program/birth.rs", "program/ending.rs",
          "fleet.rs", "fleet/roll.rs", "fleet/waits.rs"]
 SWAPS = [(" <= ", " < "), (" < ", " <= "), (" >= ", " > "), (" > ", " >= "), (" == ", " != "), (" != ", " == "),
          (" && ", " || "), (" || ", " && "), (" + ", " - "), ("is_some_and", "is_none_or"), ("is_none_or", "is_some_and"),
@@ -51,6 +51,24 @@ def mutants():
                 yield name, number, line, "\n".join(lines[:number] + [new] + lines[number + 1:]), new
 
 
+def test(work):
+    """Runs the tests: their exit code and what they said; 1 when they do not end, or eat memory without end."""
+    limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
+    build = subprocess.run(["cargo", "test", "--quiet", "--offline", "--no-run"], cwd=work, capture_output=True, text=True)
+    if build.returncode:
+        return build.returncode, build.stderr
+    # A group of its own: a mutant that runs for ever has to go with the cargo that runs it.
+    tests = subprocess.Popen(["cargo", "test", "--quiet", "--offline"], cwd=work, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                             text=True, start_new_session=True, preexec_fn=limit, env={**os.environ, "RUST_BACKTRACE": "0"})
+    try:
+        said, _ = tests.communicate(timeout=45)
+        return tests.returncode, said
+    except subprocess.TimeoutExpired:
+        os.killpg(tests.pid, signal.SIGKILL)
+        tests.wait()
+        return 1, "it did not end"
+
+
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--every", type=int, default=1)
@@ -64,11 +82,9 @@ def main():
     (work / "Cargo.toml").write_text('[package]\nname = "eternal"\nversion = "0.0.0"\nedition = "2024"\n[dev-dependencies]\n'
                                      'fastrand = "2"\n[profile.test]\nopt-level = 1\ndebug = false\n')
     shutil.copy(ROOT / "Cargo.lock", work)
-    run = lambda: subprocess.run(["cargo", "test", "--quiet", "--offline"], cwd=work, capture_output=True, text=True,
-                                 timeout=45, env={**__import__("os").environ, "RUST_BACKTRACE": "0"})
-    fine = run()
-    if fine.returncode:
-        sys.exit("the tests fail before anything is changed:\n" + fine.stdout + fine.stderr)
+    code, said = test(work)
+    if code:
+        sys.exit("the tests fail before anything is changed:\n" + said)
     killed, uncompiled, known, survivors = 0, 0, 0, []
     for count, (name, number, line, text, new) in enumerate(mutants()):
         if count % every:
@@ -76,19 +92,16 @@ def main():
         path = work / "src/supervision" / name
         good = path.read_text()
         path.write_text(text)
-        try:
-            result = run()
-            if result.returncode == 0:
-                if any(k[0] == name and k[1] in line and k[2] in new for k in KNOWN):
-                    known += 1
-                else:
-                    survivors.append(f"{name}:{number + 1}: {line.strip()}  =>  {new.strip() or '(left out)'}")
-                    print("survives:", survivors[-1], flush=True)
-            elif "could not compile" in result.stderr:
-                uncompiled += 1
+        code, said = test(work)
+        if code == 0:
+            if any(k[0] == name and k[1] in line and k[2] in new for k in KNOWN):
+                known += 1
             else:
-                killed += 1
-        except subprocess.TimeoutExpired:
+                survivors.append(f"{name}:{number + 1}: {line.strip()}  =>  {new.strip() or '(left out)'}")
+                print("survives:", survivors[-1], flush=True)
+        elif "could not compile" in said:
+            uncompiled += 1
+        else:
             killed += 1
         path.write_text(good)
     shutil.rmtree(work)
