@@ -1,7 +1,8 @@
 //! The file: read it, parse it, and walk over every key of it with its span.
 
-use std::fs;
-use std::io;
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 
 use toml::Spanned;
@@ -12,6 +13,12 @@ use super::node::{Node, Place, quote};
 use super::other_formats;
 use super::problem::{Problem, Problems, Text, did_you_mean};
 use super::schema::{self, Section, TABLES};
+
+/// As much is read; bytes. Thousands of programs take less, and a parser may make many times as much
+/// memory of it.
+const LONGEST: u64 = 4 * 1024 * 1024;
+/// As many mistakes of syntax are told: the rest tells nobody anything new.
+const MOST_ERRORS: usize = 100;
 
 /// Reads the file at `path`; a byte order mark is not part of it.
 #[expect(
@@ -25,7 +32,9 @@ pub(super) fn read(path: &Path) -> Result<Text, Problems> {
             help.map(str::to_owned),
         )
     };
-    let bytes = fs::read(path).map_err(|error| match error.kind() {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(LONGEST + 1).read_to_end(&mut bytes));
+    read.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => refuse(
             "there is no such file".to_owned(),
             Some("look at --config and ETERNAL_CONFIG"),
@@ -36,6 +45,10 @@ pub(super) fn read(path: &Path) -> Result<Text, Problems> {
         io::ErrorKind::PermissionDenied => refuse("permission denied".to_owned(), None),
         _ => refuse(error.to_string(), None),
     })?;
+    if bytes.len() as u64 > LONGEST {
+        let why = format!("it is longer than {} MiB", LONGEST >> 20);
+        return Err(refuse(why, Some("is it another file?")));
+    }
     let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes);
     std::str::from_utf8(bytes)
         .map(|text| Text::new(path.to_owned(), text))
@@ -64,12 +77,11 @@ pub(super) fn gather(text: &Text, into: &mut Gathering) {
     }
     if !errors.is_empty() {
         // What follows an error on its line is mostly its echo.
-        let mut lines = Vec::new();
+        let mut lines = HashSet::new();
         for error in errors {
             let span = error.span().unwrap_or(0..0);
             let line = text.line(span.start);
-            if !lines.contains(&line) {
-                lines.push(line);
+            if lines.len() < MOST_ERRORS && lines.insert(line) {
                 let problem = Problem::new(
                     Place::File(span),
                     format!("not valid TOML: {}", one_line(error.message())),

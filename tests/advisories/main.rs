@@ -1,8 +1,12 @@
 //! The classes of faults that other supervisors, shells and exporters have published advisories for, each
-//! as a test.
+//! as a test: of this target, or of another that proves it ([`classes::CLASSES`] says which; a test
+//! checks that those are there). `tests/advisories/plant.py` breaks promises on purpose and expects
+//! their tests to notice.
 
 mod births;
 mod canary;
+mod classes;
+mod hostile_files;
 mod pages;
 #[path = "../daemon/world.rs"]
 #[expect(
