@@ -17,6 +17,7 @@ mod glance;
 mod kin;
 mod rest;
 mod telling;
+mod unwatched;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::File;
@@ -32,6 +33,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use self::births::Birth;
 use self::glance::Glimpsed;
 use self::kin::Kin;
+use self::unwatched::Unwatched;
 use super::cgroups::Cgroups;
 use super::exits::Exits;
 pub use super::launch::{Launch, Prepared, Stdio};
@@ -122,6 +124,8 @@ pub struct Children {
     runs: HashMap<Run, Child>,
     /// Those of them that have not executed their program yet.
     births: HashMap<Run, Birth>,
+    /// Those of both that no descriptor tells of.
+    unwatched: Unwatched,
     /// The runs by the number of their main process, which is also their group and session.
     mains: HashMap<i32, Run>,
     kin: Kin,
@@ -205,6 +209,7 @@ impl Children {
             sigchld: signal(SignalKind::child()).map_err(failed("watch SIGCHLD"))?,
             runs: HashMap::new(),
             births: HashMap::new(),
+            unwatched: Unwatched::default(),
             mains: HashMap::new(),
             kin: Kin::new(),
             counted: false,
@@ -293,6 +298,7 @@ impl Children {
                 woken = true;
                 self.rouse();
             }
+            woken |= self.poll_unwatched(context);
             if let Poll::Ready(findings) = self.kin.doubts.poll(context) {
                 self.hear(findings);
                 woken = true;
@@ -394,6 +400,7 @@ impl Children {
             return;
         };
         self.kin.forget(run, &child.relatives);
+        self.unwatched.forget(run);
         pidfd::reap(child.pidfd.as_fd());
         self.mains.remove(&child.pid);
     }

@@ -1,7 +1,7 @@
 //! Runs that are being born: their process is there and has not executed the program yet. Nobody
 //! waits for it; what becomes of it is news like any other.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -52,6 +52,13 @@ enum Place {
     Repaired,
     /// With the daemon.
     Outside,
+}
+
+impl Birth {
+    /// Returns what becomes readable when the newborn has left our memory, until it is known to.
+    pub(super) fn answer(&self) -> Option<BorrowedFd<'_>> {
+        (!self.failed).then(|| self.newborn.answer())
+    }
 }
 
 /// What a look at a newborn has found.
@@ -129,14 +136,6 @@ impl Children {
         let Some(pidfd) = newborn.take_pidfd() else {
             return Err(unwatched(prepared, Errno::EBADF));
         };
-        let exits = self.exits.get_ref();
-        let watched = exits.add(pidfd.as_fd(), run.0);
-        if let Err(errno) = watched.and_then(|()| exits.add(newborn.answer(), run.0)) {
-            // It is an orphan then, of nobody: its end is dealt with, its cradle is lost.
-            let _ = send(Some(pidfd.as_fd()), newborn.pid, libc::SIGKILL);
-            exits.remove(pidfd.as_fd());
-            return Err(unwatched(prepared, errno));
-        }
         let pid = newborn.pid;
         self.note_mode(id, prepared.launch.family);
         self.mains.insert(pid, run);
@@ -152,6 +151,7 @@ impl Children {
         let (family, in_cgroup) = (prepared.launch.family, place != Place::Outside);
         self.runs
             .insert(run, Child::new(id, (pid, pidfd), family, in_cgroup));
+        self.watch(run);
         Ok(())
     }
 

@@ -73,7 +73,8 @@ impl Children {
         let mut stirred = std::mem::take(&mut self.glimpsed.stirred);
         loop {
             let mut news = false;
-            for run in self.exits.get_ref().ready().into_iter().map(Run) {
+            let ready = self.exits.get_ref().ready().into_iter().map(Run);
+            for run in ready.chain(self.unwatched.runs()).collect::<Vec<_>>() {
                 if self.births.contains_key(&run) {
                     let look = self.look_at(run);
                     news |= look != Look::Nothing;
@@ -94,6 +95,7 @@ impl Children {
                     // Before it is reaped: whoever misses it in `/proc` finds this afterwards.
                     self.endings.add(child.id.0, child.pid, used);
                     self.exits.get_ref().remove(child.pidfd.as_fd());
+                    self.unwatched.forget(run);
                     self.glimpsed.ended.entry(run).or_insert(now);
                     ended.push((run, status));
                     news = true;
