@@ -110,9 +110,9 @@ async fn work(order: oneshot::Receiver<Job>, stopped: watch::Receiver<bool>) {
     let control = server::serve(job.control, job.backend, ended(stopped.clone()));
     let served = match job.metrics {
         Some((listener, app)) => {
-            let (metrics, control) =
-                tokio::join!(observe::serve(listener, app, ended(stopped)), control);
-            metrics.and(control)
+            // The first that cannot go on is told of, though the other one could.
+            let metrics = observe::serve(listener, app, ended(stopped));
+            tokio::try_join!(metrics, control).map(drop)
         }
         None => control.await,
     };
