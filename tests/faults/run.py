@@ -25,6 +25,7 @@ import time
 import traceback
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+import damage  # noqa: E402
 import life  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -77,7 +78,8 @@ class Lives:
 
     def one(self, fault):
         """How a life went, in a word and in a sentence, and how often the call was made; 0 for not enough."""
-        one, started = life.Life(self.binary, self.tools, fault), time.monotonic()
+        kind = damage.Damaged if fault[0] == "damaged" else life.Life
+        one, started = kind(self.binary, self.tools, fault), time.monotonic()
         try:
             outcome, counted, hit = one.run()
             return outcome.split()[0], f"{outcome} [{hit}]", counted, time.monotonic() - started
@@ -92,6 +94,26 @@ class Lives:
         with concurrent.futures.ThreadPoolExecutor(self.jobs) as pool:
             yield from zip(faults, pool.map(self.one, faults))
 
+    def damaged(self):
+        """A life after each way to damage each file of a state directory; prints the account."""
+        account = collections.Counter()
+        files = damage.names(self.binary, self.tools)
+        for fault, (word, sentence, _, _) in self.all([("damaged", name, way) for name in files for way in range(len(damage.WAYS))]):
+            account[word] += 1
+            if word != "survived":
+                self.told(fault, word, sentence)
+        self.outcomes += account
+        said = ", ".join(f"{count} {word}" for word, count in sorted(account.items()))
+        print(f"damaged: {', '.join(files)}: {said}", flush=True)
+
+    def told(self, fault, word, sentence):
+        line = " ".join(map(str, fault))
+        if word == "broken":
+            self.broken.append(fault)
+            print(f"BROKEN tests/faults/run.py {line}\n       {sentence}", flush=True)
+        else:
+            print(f"       {line}: {sentence}", flush=True)
+
     def row(self, script, calls, kind, error, numbers):
         """Lives in which these calls fail, until one is not reached; prints the account."""
         row, reached, numbers = collections.Counter(), 0, iter(numbers)
@@ -103,11 +125,8 @@ class Lives:
                 missed += not was_hit
                 reached = max(reached, n if was_hit else 0)
                 row[word if was_hit else "not reached"] += 1
-                if word == "broken":
-                    self.broken.append((script, calls, kind, error, n))
-                    print(f"BROKEN tests/faults/run.py {script} {calls} {kind} {error} {n}\n       {sentence}", flush=True)
-                elif word in ("refused", "ended", "aborted") and was_hit:
-                    print(f"       {script} {calls} {kind} {error} {n}: {sentence}", flush=True)
+                if word != "survived" and was_hit:
+                    self.told((script, calls, kind, error, n), word, sentence)
             if missed > 1:
                 break
         self.outcomes += row
@@ -141,8 +160,7 @@ def sample(lives, arguments):
         if calls.startswith("openat") and counted == 0:
             word, sentence = "broken", "nothing is counted: the faults are not injected"
         if word != "survived":
-            lives.broken.append(fault)
-            print(f"BROKEN tests/faults/run.py {' '.join(map(str, fault))}\n       {sentence}", flush=True)
+            lives.told(fault, "broken", sentence)
         lives.outcomes[word] += 1
         for error in errors.split():
             numbers = spread(counted, max(1, arguments.sample // pairs), chance)
@@ -179,6 +197,8 @@ def main():
             word, sentence, counted, took = lives.one(tuple(arguments.fault))
             print(f"{sentence}; the call was made {counted} times; {took:.1f} s")
             return int(word == "broken")
+        if not arguments.only:
+            lives.damaged()
         (everything if arguments.all else sample)(lives, arguments)
     failed = len(lives.broken)
     print(", ".join(f"{count} {word}" for word, count in sorted(lives.outcomes.items())))
