@@ -29,7 +29,8 @@ pub(super) fn are_known() -> bool {
     let nobodys = libc::id_t::from(i32::MAX.cast_unsigned());
     // SAFETY: `info` is ours. No descriptor has that number: EBADF, where descriptors are known.
     let result = unsafe { libc::waitid(libc::P_PIDFD, nobodys, &raw mut info, options) };
-    Errno::result(result) == Err(Errno::EBADF)
+    // A kernel that does not know the kind says EINVAL; whatever else goes wrong is no sign of that.
+    Errno::result(result) != Err(Errno::EINVAL)
 }
 
 /// Sends a signal to the process behind the descriptor.
