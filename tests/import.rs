@@ -1,6 +1,9 @@
 //! `eternal import`, with the real binary: what becomes of configurations of other supervisors, the
 //! full text of what is said about them, and whether the result does what the source did.
 
+#[path = "import/differences.rs"]
+mod differences;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

@@ -200,6 +200,9 @@ pub(super) enum ImportFrom {
         /// Add the variables of env_NAME
         #[arg(long = "env", value_name = "NAME")]
         environment: Option<String>,
+        /// As root, run JavaScript that others than root may write
+        #[arg(long)]
+        trust_javascript: bool,
     },
     /// Translate a Procfile, with the .env beside it
     #[command(after_help = IMPORT_CODES)]

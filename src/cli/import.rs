@@ -79,7 +79,14 @@ fn format(import: ImportFrom) -> Result<(Format, Import), Complaint> {
         ImportFrom::Pm2 {
             options,
             environment,
-        } => (Format::Pm2 { environment }, options),
+            trust_javascript: trusted,
+        } => (
+            Format::Pm2 {
+                environment,
+                trusted,
+            },
+            options,
+        ),
         ImportFrom::Procfile {
             options,
             formation,

@@ -60,6 +60,11 @@ impl Command {
 
     fn script(&self) -> String {
         let mut parts: Vec<String> = self.before.clone();
+        let mut pieces = self.words.iter().flatten();
+        if pieces.any(|piece| matches!(piece, Piece::Words(_))) {
+            // What a variable holds is no pattern for the names of files.
+            parts.push("set -f".to_owned());
+        }
         for (name, value) in &self.exports {
             parts.push(format!("{name}={}; export {name}", quoted(value)));
         }
@@ -111,23 +116,25 @@ pub(super) fn quote(text: &str) -> String {
 /// Tells whether `sh` would do more with a line than split it into words.
 pub(super) fn has_shell_syntax(line: &str) -> bool {
     let signs = |c: char| "|&;<>()$`*?[]{}!\n~#".contains(c);
-    line.contains(signs) || assignments(line) > 0
+    line.contains(signs) || assignments(line) > line.len() - line.trim_start().len()
 }
 
 /// Makes the shell leave its place to the command, where the line is a single one.
 pub(super) fn with_exec(line: &str) -> String {
-    let first = line.split_whitespace().next().unwrap_or_default();
+    let (variables, command) = line.split_at(assignments(line));
+    let first = command.split_whitespace().next().unwrap_or_default();
     let compound = ["|", "&", ";", "\n", "(", ")", "{", "}", "<(", "`"];
-    const WORDS: [&str; 12] = [
-        "exec", "cd", "if", "for", "while", "until", "case", "export", "source", ".", "!", "set",
+    // What is the shell's own cannot take its place; nor can nothing.
+    const WORDS: [&str; 25] = [
+        "", "exec", "cd", "if", "for", "while", "until", "case", "export", "source", ".", "!",
+        "set", ":", "eval", "command", "ulimit", "umask", "unset", "trap", "wait", "shift",
+        "readonly", "alias", "exit",
     ];
     if variables_only_in_braces(line, &compound) || WORDS.contains(&first) {
         return line.to_owned();
     }
-    if assignments(line) > 0 {
-        return format!("exec env {line}");
-    }
-    format!("exec {line}")
+    // The shell still reads the values: their variables, their tildes, their quotes.
+    format!("{variables}exec {command}")
 }
 
 /// Tells whether a line is more than one simple command. `${…}` is part of a word.
@@ -147,16 +154,45 @@ fn variables_only_in_braces(line: &str, signs: &[&str]) -> bool {
     signs.iter().any(|sign| rest.contains(sign))
 }
 
-/// Counts the `NAME=value` that a line begins with.
+/// Returns where the `NAME=value` that a line begins with end, and its command begins, in bytes.
 fn assignments(line: &str) -> usize {
-    let is_assignment = |word: &&str| {
-        word.split_once('=').is_some_and(|(name, _)| {
-            !name.is_empty()
-                && !name.starts_with(|c: char| c.is_ascii_digit())
-                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-        })
+    let is_name = |name: &str| {
+        !name.is_empty()
+            && !name.starts_with(|c: char| c.is_ascii_digit())
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
     };
-    line.split_whitespace().take_while(is_assignment).count()
+    let blanks = |text: &str| text.len() - text.trim_start().len();
+    let mut end = blanks(line);
+    while let Some((name, _)) = line[end..].split_once('=') {
+        if !is_name(name) {
+            break;
+        }
+        end += word_length(&line[end..]);
+        end += blanks(&line[end..]);
+    }
+    end
+}
+
+/// Returns how long the first word of a line is for a shell, in bytes.
+fn word_length(line: &str) -> usize {
+    let (mut quote, mut braces, mut before) = (None, 0_u32, ' ');
+    for (at, c) in line.char_indices() {
+        let escaped = before == '\\' && quote != Some('\'');
+        match (quote, c) {
+            _ if escaped => {
+                before = ' ';
+                continue;
+            }
+            (Some(open), _) if open == c => quote = None,
+            (None, '\'' | '"') => quote = Some(c),
+            (_, '{') if before == '$' => braces += 1,
+            (_, '}') => braces = braces.saturating_sub(1),
+            (None, c) if c.is_whitespace() && braces == 0 => return at,
+            _ => {}
+        }
+        before = c;
+    }
+    line.len()
 }
 
 #[cfg(test)]
@@ -176,7 +212,7 @@ mod tests {
         command.redirections.push(">/dev/null");
         assert_eq!(
             command.argv()[2],
-            r#"exec ./x 'a b' '--port=it'\''s '"${PORT?}" ${OPTS?} >/dev/null"#
+            r#"set -f; exec ./x 'a b' '--port=it'\''s '"${PORT?}" ${OPTS?} >/dev/null"#
         );
     }
 
@@ -185,7 +221,16 @@ mod tests {
         for (line, written) in [
             ("rails s -p $PORT", "exec rails s -p $PORT"),
             ("rails s -p ${PORT:-3000}", "exec rails s -p ${PORT:-3000}"),
-            ("A=1 B=2 x", "exec env A=1 B=2 x"),
+            ("A=1 B=2 x", "A=1 B=2 exec x"),
+            ("A=$W B=~/b x $A", "A=$W B=~/b exec x $A"),
+            (
+                r#"A="1 2" B='3 4' C=5\ 6 x y"#,
+                r#"A="1 2" B='3 4' C=5\ 6 exec x y"#,
+            ),
+            ("A=${B:-c d} x", "A=${B:-c d} exec x"),
+            ("A=1 exec x", "A=1 exec x"),
+            ("A=1", "A=1"),
+            ("ulimit -n 10", "ulimit -n 10"),
             ("a && b", "a && b"),
             ("cd x && y", "cd x && y"),
             ("exec x", "exec x"),

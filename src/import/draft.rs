@@ -57,6 +57,16 @@ impl Table {
         self.set("pass_environment", texts(["*"]));
     }
 
+    /// Sets one more variable of the environment.
+    pub fn add_variable(&mut self, name: &str, value: &str) {
+        let mut all = match self.keys.remove("environment") {
+            Some(Value::Table(all)) => all,
+            _ => toml::Table::new(),
+        };
+        all.insert(name.to_owned(), value.into());
+        self.set("environment", all);
+    }
+
     /// Sets a key to a length of time.
     pub fn set_length(&mut self, key: &'static str, length: Duration) {
         self.set(key, config::length(length));

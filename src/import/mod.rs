@@ -37,6 +37,8 @@ pub enum Format {
     Pm2 {
         /// Which `env_NAME` is added to `env`.
         environment: Option<String>,
+        /// Run JavaScript as root although others than root may write it.
+        trusted: bool,
     },
     /// A Procfile, with the `.env` beside it.
     Procfile {
@@ -118,8 +120,12 @@ pub fn import(request: &Request) -> Result<Imported, Failure> {
     let mut notes = Notes::default();
     match &request.format {
         Format::Supervisord => supervisord::translate(request, &mut draft, &mut notes)?,
-        Format::Pm2 { environment } => {
-            pm2::translate(request, environment.as_deref(), &mut draft, &mut notes)?;
+        Format::Pm2 {
+            environment,
+            trusted,
+        } => {
+            let choice = (environment.as_deref(), *trusted);
+            pm2::translate(request, choice, &mut draft, &mut notes)?;
         }
         Format::Procfile { formation, port } => {
             procfile::translate(request, (formation, *port), &mut draft, &mut notes)?;

@@ -46,7 +46,7 @@ pub(super) fn translate(app: &Node, shared: &mut Shared<'_>, notes: &mut Notes) 
     let directory = shared.places.source().join(directory);
     let (mut command, interpreter) =
         launch::command((&script, &at), &directory, &mut options, notes);
-    if let Some(given) = cwd {
+    if let Some(given) = &cwd {
         keys.set("working_directory", shared.places.fit(&given.value));
     } else if shared.places.fit(".") != "." {
         keys.set("working_directory", shared.places.fit("."));
@@ -55,7 +55,13 @@ pub(super) fn translate(app: &Node, shared: &mut Shared<'_>, notes: &mut Notes) 
     behaviour::replicas(&mut options, &interpreter, (&mut command, &mut keys), notes);
     behaviour::restarts(&mut options, &mut keys, notes);
     behaviour::stopping(&mut options, &mut keys, notes);
-    logs::translate(&mut options, shared, (&mut command, &mut keys), notes);
+    let cwd = cwd.as_ref().map_or("", |given| given.value.as_str());
+    logs::translate(
+        &mut options,
+        (shared, cwd),
+        (&mut command, &mut keys),
+        notes,
+    );
     rest::translate(&mut options, notes);
     if command.needs_shell() {
         let text = "sh gives it its variables and redirections, then becomes it (exec)";

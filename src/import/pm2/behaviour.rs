@@ -69,12 +69,16 @@ fn numbering(
     let name = variable
         .as_ref()
         .map_or("NODE_APP_INSTANCE", |given| given.value.as_str());
+    if !several && !name.is_empty() && !name.contains(['=', '\0']) {
+        // Code asks whether it is the first.
+        keys.add_variable(name, "0");
+    }
     let is_name = |name: &str| {
         !name.is_empty()
             && !name.starts_with(|c: char| c.is_ascii_digit())
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
     };
-    if (several || variable.is_some()) && is_name(name) {
+    if several && is_name(name) {
         command
             .before
             .push(format!("{name}=$ETERNAL_REPLICA; export {name}"));

@@ -1,6 +1,7 @@
 //! `ecosystem.config.js`: a program, which has to be run to know what it says.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -9,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::tree::{self, Node};
+use crate::config;
 use crate::import::Failure;
 
 /// Long enough for a file that reads others; a server would never end.
@@ -28,6 +30,23 @@ import(require('url').pathToFileURL(path))
   .catch((error) => { console.error(String(error)); process.exit(1); });
 ";
 
+/// Refuses to run as root what others than root may write, or could replace.
+///
+/// # Errors
+/// Who it is, and what to do instead.
+pub(super) fn refuse_of_others(file: &Path, directory: &Path) -> Result<(), Failure> {
+    let path = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    let found = config::stranger(&path).or_else(|| config::stranger(directory));
+    found.map_or(Ok(()), |who| {
+        Err(Failure::Source(format!(
+            "{} is JavaScript, which has to be run to be read, and that would be as root, but \
+             {who}: import it as that user, or say --trust-javascript if nobody but you decides \
+             what it does",
+            file.display()
+        )))
+    })
+}
+
 /// Runs a file with `node` and reads what it exports.
 ///
 /// # Errors
@@ -39,6 +58,10 @@ pub(super) fn run(file: &Path, directory: &Path) -> Result<Node, Failure> {
         .arg(&path)
         .arg(MARK)
         .current_dir(directory)
+        // Neither a directory that depends on where this is run nor other code has a say in it.
+        .env("PATH", whole_paths())
+        .env_remove("NODE_OPTIONS")
+        .env_remove("NODE_PATH")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -78,6 +101,13 @@ pub(super) fn run(file: &Path, directory: &Path) -> Result<Node, Failure> {
             err.trim()
         ))),
     }
+}
+
+/// Returns `PATH` without what is relative: it would be looked up beside the file.
+fn whole_paths() -> OsString {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let whole = std::env::split_paths(&path).filter(|place| place.is_absolute());
+    std::env::join_paths(whole).unwrap_or_default()
 }
 
 fn without_node(file: &Path, error: &std::io::Error) -> Failure {

@@ -1,5 +1,7 @@
 //! Where an app writes.
 
+use std::path::Path;
+
 use super::Shared;
 use super::options::{Given, Options};
 use crate::import::command::Command;
@@ -8,7 +10,7 @@ use crate::import::note::Notes;
 
 pub(super) fn translate(
     options: &mut Options<'_>,
-    shared: &Shared<'_>,
+    (shared, cwd): (&Shared<'_>, &str),
     (command, keys): (&mut Command, &mut Table),
     notes: &mut Notes,
 ) {
@@ -48,7 +50,20 @@ pub(super) fn translate(
     let files = [&whole, &out_path, &err_path];
     let file = files.into_iter().flatten().find(|path| !nowhere(path));
     if let Some(file) = file {
-        keys.set("log_file", place(file, shared));
+        keys.set("log_file", place(file, cwd, shared));
+    }
+    let named = |path: &Option<String>| path.as_ref().is_some_and(|path| !nowhere(path));
+    let (only, stream) = match (named(&out_path), named(&err_path)) {
+        (true, false) if err_path.is_none() && whole.is_none() => (&out, "stderr"),
+        (false, true) if out_path.is_none() && whole.is_none() => (&err, "stdout"),
+        _ => (&None, ""),
+    };
+    if let Some(given) = only {
+        let text = format!(
+            "a program has one log_file: its {stream}, which PM2 writes into a file under \
+             ~/.pm2/logs, goes there too"
+        );
+        notes.differs(&name, &given.at, text);
     }
     for (given, other) in [(&both, ""), (&out, ""), (&err, "its stderr goes there too")] {
         let Some(given) = given else { continue };
@@ -69,11 +84,16 @@ pub(super) fn translate(
     }
 }
 
-/// Writes the path of a log, which starts at the home directory where it begins with `~`.
-fn place(path: &str, shared: &Shared<'_>) -> String {
+/// Writes the path of a log, which starts at the home directory where it begins with `~`, and at
+/// the directory of the app else.
+fn place(path: &str, cwd: &str, shared: &Shared<'_>) -> String {
     let home = shared.request.environment.get("HOME");
     match (path.strip_prefix("~/"), home) {
         (Some(rest), Some(home)) => format!("{home}/{rest}"),
-        _ => shared.places.fit(path),
+        _ if path.starts_with('/') || cwd.is_empty() => shared.places.fit(path),
+        _ => {
+            let below = Path::new(cwd).join(path.trim_start_matches("./"));
+            shared.places.fit(&below.to_string_lossy())
+        }
     }
 }

@@ -33,12 +33,12 @@ struct Shared<'a> {
 /// Translates the file.
 pub(super) fn translate(
     request: &Request,
-    environment: Option<&str>,
+    (environment, trusted): (Option<&str>, bool),
     draft: &mut Draft,
     notes: &mut Notes,
 ) -> Result<(), Failure> {
     let places = Places::new(&request.file, &request.result);
-    let root = load(request, &places, notes)?;
+    let root = load((request, trusted), &places, notes)?;
     let mut shared = Shared {
         request,
         places,
@@ -74,7 +74,11 @@ fn apps(root: &Node) -> Option<&Node> {
     (!found.items().is_empty() && found.items().iter().all(maps)).then_some(found)
 }
 
-fn load(request: &Request, places: &Places, notes: &mut Notes) -> Result<Node, Failure> {
+fn load(
+    (request, trusted): (&Request, bool),
+    places: &Places,
+    notes: &mut Notes,
+) -> Result<Node, Failure> {
     let file = &request.file;
     let ending = file.extension().and_then(|ending| ending.to_str());
     let ending = ending.unwrap_or_default().to_ascii_lowercase();
@@ -83,6 +87,9 @@ fn load(request: &Request, places: &Places, notes: &mut Notes) -> Result<Node, F
     match ending.as_str() {
         "yml" | "yaml" => yaml::read(&text).map_err(bad),
         "js" | "cjs" | "mjs" => {
+            if !trusted {
+                javascript::refuse_of_others(file, places.source())?;
+            }
             let text_of_note = "it is JavaScript: it was run with node to be read, with this \
                                 environment; what it computed is written as it was just now";
             notes.says("", &At::file(file), text_of_note);
@@ -162,7 +169,8 @@ fn general(request: &Request, draft: &mut Draft, notes: &mut Notes) {
         &file,
         "PM2 starts an app again at once; here restarts wait 1 s and then twice as long each \
          time, up to 30 s. PM2 counts every end within min_uptime, also a clean one; here only \
-         crashes count",
+         crashes count. PM2 ends an app's children at a stop; here they are ended before a \
+         restart too",
     );
     notes.differs(
         "",
@@ -170,7 +178,9 @@ fn general(request: &Request, draft: &mut Draft, notes: &mut Notes) {
         "PM2 keeps a log per app under ~/.pm2/logs; here an app without log_file writes into the \
          daemon's log. An app without cwd runs in the directory of the ecosystem file. \
          This daemon ends when nothing is left that runs or will run, with 1 if a \
-         program failed; PM2 goes on. Node's IPC channel (process.send) and the pm2.io agent are \
+         program failed; PM2 goes on. Of the variables that PM2 makes of an app's options (name, \
+         pm_id, …) only NODE_APP_INSTANCE is set; ETERNAL_PROGRAM and ETERNAL_REPLICA are there. \
+         Node's IPC channel (process.send) and the pm2.io agent are \
          not there",
     );
 }

@@ -76,8 +76,7 @@ fn supervisord(section: &Section, shared: &mut Shared<'_>, draft: &mut Draft, no
         options.bytes("logfile_backups", notes),
     );
     if to_file {
-        shared.logs.size(bytes);
-        shared.logs.keep(backups);
+        shared.logs.file(bytes, backups);
     }
     let level = |text: &str| match text.to_ascii_lowercase().as_str() {
         "critical" | "error" => Some("error"),
@@ -301,7 +300,14 @@ fn listener(section: &Section, notes: &mut Notes) {
     let text = "there are no event listeners, so there is no such program here; GET /v1/events on \
                 the control socket tells what happens, and alerts come from /metrics";
     notes.lacks("", &place_of(section), text);
-    each(section, notes, |_| {
-        Some("it belongs to an event listener, which has no equivalent")
+    each(section, notes, |option| {
+        let ends = option.key == "events" && option.value.contains("PROCESS_STATE");
+        Some(if ends {
+            "if it ends supervisord when a program fails, say critical = true in that program: \
+             the daemon ends with 1 when it gives it up. Nothing ends the daemon at a clean end \
+             while others run"
+        } else {
+            "it belongs to an event listener, which has no equivalent"
+        })
     });
 }

@@ -68,7 +68,9 @@ pub(super) fn follow(
 }
 
 fn one(path: &Path, ini: &mut Ini, notes: &mut Notes) -> Result<(), Failure> {
-    let text = source::read(path)?;
+    // %(here)s is the directory of the file that says it, as in supervisord.
+    let here = source::directory(path);
+    let text = source::read(path)?.replace("%(here)s", &here.to_string_lossy());
     let mut nested = Ini::default();
     nested.add(path, &text)?;
     ini.add(path, &text)?;

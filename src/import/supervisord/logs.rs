@@ -33,61 +33,77 @@ impl Target {
     }
 }
 
-/// Limits of log files that programs asked for; the daemon has one for all.
+/// What supervisord takes where a section is silent.
+const USUAL_SIZE: u64 = 50 << 20;
+const USUAL_KEPT: u64 = 10;
+
+/// Limits of the log files of all sections; the daemon has one of each for all.
 #[derive(Debug, Default)]
 pub(super) struct Sizes {
     bytes: Vec<(At, u64)>,
     backups: Vec<(At, u64)>,
+    /// Some file has no limit of its own, and so supervisord's.
+    silent_of_bytes: bool,
+    silent_of_backups: bool,
 }
 
 impl Sizes {
-    /// Asks for a size, in bytes.
-    pub fn size(&mut self, given: Option<Given<u64>>) {
+    /// Takes down the limits of a file: its size in bytes, and the number of old ones.
+    pub fn file(&mut self, bytes: Option<Given<u64>>, backups: Option<Given<u64>>) {
+        self.silent_of_bytes |= bytes.is_none();
+        self.silent_of_backups |= backups.is_none();
         self.bytes
-            .extend(given.map(|given| (given.at, given.value)));
-    }
-
-    /// Asks for a number of old files.
-    pub fn keep(&mut self, given: Option<Given<u64>>) {
+            .extend(bytes.map(|given| (given.at, given.value)));
         self.backups
-            .extend(given.map(|given| (given.at, given.value)));
+            .extend(backups.map(|given| (given.at, given.value)));
     }
 
-    /// Sets the daemon's limits to the largest that was asked for.
+    /// Sets the daemon's limits to the largest: nothing is lost that is kept there.
     pub fn settle(&self, draft: &mut Draft, notes: &mut Notes) {
-        const DEFAULT: u64 = 50 << 20;
         const MOST_KEPT: u64 = 10_000;
         for (at, _) in self.bytes.iter().filter(|(_, bytes)| *bytes == 0) {
             let text = "0 means without limit there; here every log file is rotated at \
                         daemon.log_max_size";
             notes.lacks("daemon", at, text);
         }
-        let largest = self.bytes.iter().map(|(_, bytes)| *bytes).max();
-        if let Some(bytes) = largest.filter(|bytes| *bytes > 0 && *bytes != DEFAULT) {
-            draft.daemon.set("log_max_size", config::size(bytes));
+        let usual = |silent: bool, value: u64| if silent { value } else { 0 };
+        let given = self.bytes.iter().map(|(_, bytes)| *bytes).max();
+        let size = given
+            .unwrap_or(0)
+            .max(usual(self.silent_of_bytes, USUAL_SIZE));
+        if size > 0 && size != USUAL_SIZE {
+            draft.daemon.set("log_max_size", config::size(size));
         }
         for (at, bytes) in &self.bytes {
-            if *bytes > 0 && Some(*bytes) != largest {
-                let size = config::size(largest.unwrap_or(DEFAULT));
-                let text = format!("log_max_size is one for all log files: {size}, the largest");
+            if *bytes > 0 && *bytes != size {
+                let whose = whose(given, size);
+                let size = config::size(size);
+                let text = format!("log_max_size is one for all log files: {size}, {whose}");
                 notes.differs("daemon", at, text);
             }
         }
-        let most = self.backups.iter().map(|(_, count)| *count).max();
-        if let Some(count) = most {
-            draft
-                .daemon
-                .set("log_keep", count.min(MOST_KEPT).cast_signed());
+        let given = self.backups.iter().map(|(_, count)| *count).max();
+        let kept = usual(self.silent_of_backups, USUAL_KEPT);
+        let kept = given.map(|given| given.max(kept).min(MOST_KEPT));
+        if let Some(kept) = kept.filter(|kept| *kept != USUAL_KEPT) {
+            draft.daemon.set("log_keep", kept.cast_signed());
         }
         for (at, count) in &self.backups {
-            if Some(*count) != most {
-                let text = format!(
-                    "log_keep is one for all log files: {}, the largest",
-                    most.unwrap_or(0)
-                );
+            if let Some(kept) = kept.filter(|kept| kept != count) {
+                let whose = whose(given, kept);
+                let text = format!("log_keep is one for all log files: {kept}, {whose}");
                 notes.differs("daemon", at, text);
             }
         }
+    }
+}
+
+/// Says where a limit comes from.
+fn whose(given: Option<u64>, limit: u64) -> &'static str {
+    if given.is_some_and(|given| given >= limit) {
+        "the largest"
+    } else {
+        "which supervisord takes where nothing is said"
     }
 }
 
@@ -110,7 +126,13 @@ pub(super) fn translate(
     };
     let (out_target, err_target) = (of(&out), if joined { of(&out) } else { of(&err) });
     limits("stdout", &out_target, options, sizes, notes);
-    limits("stderr", &err_target, options, sizes, notes);
+    // Where it is redirected, it has no file of its own.
+    let own_of_err = if joined {
+        &Target::Nowhere
+    } else {
+        &err_target
+    };
+    limits("stderr", own_of_err, options, sizes, notes);
     streams("stdout", options, notes);
     streams("stderr", options, notes);
     match (&out_target, &err_target) {
@@ -125,6 +147,13 @@ pub(super) fn translate(
     };
     if let Some(file) = file {
         keys.set("log_file", places.fit(file));
+    }
+    if let (Target::File(_), Target::Automatic) | (Target::Automatic, Target::File(_)) =
+        (&out_target, &err_target)
+    {
+        let text = "supervisord writes the stream that has no file into one of its own, in \
+                    childlogdir; a program has one log here: it goes to its log_file too";
+        notes.differs(&options.table, &super::place_of(options.section), text);
     }
     let whole = file.map_or("the daemon's log", |_| "this program's log_file");
     let table = options.table.clone();
@@ -188,9 +217,8 @@ fn limits(
     };
     let bytes = options.bytes(bytes, notes);
     let backups = options.bytes(backups, notes);
-    if matches!(target, Target::File(_)) {
-        sizes.size(bytes);
-        sizes.keep(backups);
+    if matches!(target, Target::File(_) | Target::Automatic) {
+        sizes.file(bytes, backups);
     }
 }
 

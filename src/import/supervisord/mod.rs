@@ -39,7 +39,7 @@ struct Shared<'a> {
     pub groups: BTreeMap<String, (String, i64)>,
     pub names: Names,
     pub logs: logs::Sizes,
-    /// Some program relies on where supervisord was started.
+    /// Some program, or path, relies on where supervisord was started.
     pub homeless: bool,
 }
 
@@ -195,8 +195,9 @@ fn general(shared: &Shared<'_>, draft: &mut Draft, notes: &mut Notes) {
         notes.differs(
             "defaults",
             &file,
-            "a program without `directory` runs where supervisord was started; here, in the \
-             directory of this file: set working_directory where it matters",
+            "a program without `directory` runs where supervisord was started, and relative paths \
+             start there; here, in the directory of this file: set working_directory, and whole \
+             paths, where it matters",
         );
     }
 }

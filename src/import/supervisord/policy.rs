@@ -95,6 +95,11 @@ pub(super) fn stopping(options: &mut Options<'_>, keys: &mut Table, notes: &mut 
     let (stops, kills) = (is_true(&stop), is_true(&kill));
     if stops {
         keys.set("kill_mode", "family");
+        if let Some(given) = &stop {
+            let text = "there it is the process group that a stop ends; here it is every \
+                        descendant, and also before a restart";
+            notes.differs(&table, &given.at, text);
+        }
     } else if let (true, Some(given)) = (kills, &kill) {
         let text = "kill_mode = \"process\" tells only the main process to stop, as \
                     stopasgroup = false does, and kills only it; \"family\" tells and kills \

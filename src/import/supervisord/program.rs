@@ -130,6 +130,7 @@ fn one(
     }
     line.words = command::words(&mut options, notes)?;
     options.raw("command");
+    shared.homeless |= has_relative_path(section);
     let places = &shared.places;
     if let Some(given) = options.text("directory", notes) {
         keys.set("working_directory", places.fit(&given.value));
@@ -162,6 +163,18 @@ fn one(
     keys.set("command", texts(line.argv()));
     let name = name.to_owned();
     Some((rank, Program { name, keys }))
+}
+
+/// Says whether a path of a section starts where supervisord was started.
+fn has_relative_path(section: &Section) -> bool {
+    let keys = ["directory", "stdout_logfile", "stderr_logfile"];
+    keys.into_iter()
+        .filter_map(|key| section.get(key))
+        .any(|option| {
+            let path = option.value.trim().to_ascii_lowercase();
+            let words = ["", "auto", "none", "off", "syslog"];
+            !path.starts_with(['/', '%']) && !words.contains(&path.as_str())
+        })
 }
 
 fn identity(options: &mut Options<'_>, keys: &mut Table, notes: &mut Notes) {
