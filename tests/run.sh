@@ -26,6 +26,7 @@ if [ "${1:-}" != --quick ]; then
   tests/dashboards/types.sh
   tests/alerts.sh
   tests/live/live.py
+  tests/import/side_by_side.py
   tests/faults/run.py --sample
   deploy/demo/check.sh
   tests/kubernetes/kubernetes.sh
