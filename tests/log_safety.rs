@@ -280,10 +280,11 @@ fn names_that_a_program_prepares_for_a_rotation_lead_root_nowhere() {
             logs.shutdown(PATIENCE);
             world.nothing_of_roots_has_changed();
             for entry in fs::read_dir(world.theirs()).expect("there").flatten() {
-                let Ok(file) = fs::File::open(entry.path()) else {
-                    continue;
-                };
-                if entry.path().extension().is_some_and(|end| end == "gz") {
+                let path = entry.path();
+                // A planted pipe would keep us waiting for somebody at its other end.
+                let is_file = fs::metadata(&path).is_ok_and(|meta| meta.is_file());
+                if is_file && path.extension().is_some_and(|end| end == "gz") {
+                    let file = fs::File::open(path).expect("readable");
                     let mut text = String::new();
                     let mut packed = flate2::read::GzDecoder::new(file);
                     let _ = std::io::Read::read_to_string(&mut packed, &mut text);
