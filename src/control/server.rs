@@ -31,15 +31,18 @@ use super::api;
 
 use body::Endless;
 use patience::Patience;
+use reserve::Claim;
 pub use socket::{BindError, bind};
 
 /// Connections served at the same time; one more is answered with 503.
 pub const MAX_CONNECTIONS: usize = 64;
-/// Connections that may have one of the daemon's last descriptors: somebody has to be able to ask.
-const SEATS_IN_NEED: usize = 2;
 /// Of those, whoever listens for as long as they like: events, and logs that are followed. The rest is
 /// for orders and questions, so that no number of listeners locks a person out.
 pub const MAX_LISTENERS: usize = 48;
+/// Connections that may have the daemon's last descriptors, for one answer each; others wait outside.
+const SEATS_IN_NEED: usize = 4;
+/// How long a peer with one of the last descriptors may take over the head of its request.
+const HEADER_DEADLINE_IN_NEED: Duration = Duration::from_secs(2);
 /// How long a peer that is behind may take over an answer that has an end.
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 /// Connections being turned away at the same time; one more is closed without a word.
@@ -163,9 +166,8 @@ pub async fn serve(
     loop {
         tokio::select! {
             () = &mut stop => break,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => door.admit(stream, connections.watcher()),
-                Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+            come = door.receive(&listener) => if let Some(peer) = come {
+                door.admit(peer, connections.watcher());
             },
         }
     }
@@ -181,7 +183,15 @@ struct Door {
     desk: Arc<route::Desk>,
     owner: u32,
     seats: Arc<Semaphore>,
+    last_seats: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
+}
+
+/// Somebody who has come.
+struct Peer {
+    stream: UnixStream,
+    /// Has one of the last descriptors, and the right to one answer that has an end.
+    last_seat: Option<OwnedSemaphorePermit>,
 }
 
 /// How a peer is received.
@@ -197,16 +207,32 @@ impl Door {
             desk: Arc::new(desk),
             owner: nix::unistd::geteuid().as_raw(),
             seats: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            last_seats: Arc::new(Semaphore::new(SEATS_IN_NEED)),
             refusals: Arc::new(Semaphore::new(MAX_REFUSALS)),
         }
     }
 
-    fn admit(&self, stream: UnixStream, watcher: Watcher) {
-        let taken = MAX_CONNECTIONS - self.seats.available_permits();
-        if taken >= SEATS_IN_NEED && reserve::is_touched() {
-            return;
-        }
-        let (admission, semaphore) = match self.stranger(&stream) {
+    /// Waits for the next who comes. While only the last descriptors are left, nobody who may give orders
+    /// is sent away: the next waits for one of the last seats, the others for their turn, in the queue of
+    /// the socket.
+    async fn receive(&self, listener: &UnixListener) -> Option<Peer> {
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            return None;
+        };
+        let last_seat = if reserve::allows(Claim::Order) {
+            None
+        } else if self.stranger(&stream).is_some() {
+            return None;
+        } else {
+            let seat = Arc::clone(&self.last_seats).acquire_owned().await;
+            Some(seat.ok()?)
+        };
+        Some(Peer { stream, last_seat })
+    }
+
+    fn admit(&self, peer: Peer, watcher: Watcher) {
+        let (admission, semaphore) = match self.stranger(&peer.stream) {
             Some(failure) => (Admission::Refused(failure), &self.refusals),
             None if self.seats.available_permits() == 0 => (
                 Admission::Refused(failure::Failure::crowded()),
@@ -218,7 +244,7 @@ impl Door {
             return;
         };
         tokio::spawn(converse(
-            stream,
+            peer,
             Arc::clone(&self.desk),
             admission,
             (permit, watcher),
@@ -237,30 +263,41 @@ impl Door {
 
 /// Serves one connection; its errors are the peer's.
 async fn converse(
-    stream: UnixStream,
+    Peer { stream, last_seat }: Peer,
     desk: Arc<route::Desk>,
     admission: Admission,
     (_permit, watcher): (OwnedSemaphorePermit, Watcher),
 ) {
+    let in_need = last_seat.is_some();
     let endless = Arc::<AtomicBool>::default();
     let stream = Patience::new(stream, WRITE_DEADLINE, Arc::clone(&endless));
     let service = service_fn(move |request| {
         let (desk, endless) = (Arc::clone(&desk), Arc::clone(&endless));
         let admission = admission.clone();
         async move {
-            let answer = match admission {
+            let mut answer = match admission {
                 Admission::Welcome => desk.answer(request).await,
                 Admission::Refused(failure) => failure.into_last_response(),
             };
-            let goes_on = answer.extensions().get::<Endless>().is_some();
+            let mut goes_on = answer.extensions().get::<Endless>().is_some();
+            if goes_on && in_need {
+                answer = failure::Failure::in_need().into_last_response();
+                goes_on = false;
+            }
             endless.store(goes_on, Ordering::Relaxed);
             Ok::<_, Infallible>(answer)
         }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_DEADLINE)
+        .keep_alive(!in_need)
+        .header_read_timeout(if in_need {
+            HEADER_DEADLINE_IN_NEED
+        } else {
+            HEADER_DEADLINE
+        })
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service);
     let _ = watcher.watch(connection).await;
+    drop(last_seat);
 }

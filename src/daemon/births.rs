@@ -16,6 +16,7 @@ use super::core::Core;
 use super::errands::Errands;
 use super::slots::Slot;
 use crate::config::{Check, Ready};
+use crate::control::server::reserve::{self, Claim};
 use crate::os::children::{Prepared, Stdio};
 use crate::os::logs::LogError;
 use crate::supervision::{FailureKind, Id, Input, Run, SpawnFailure};
@@ -73,6 +74,10 @@ impl Core {
         if !slot.looks_up() && self.logs.is_ready(id) {
             let prepared = self.prepare(&slot, run, trace, &AtomicU8::new(0));
             return self.prepared(run, prepared);
+        }
+        // It opens a log file, and the reserve is not for those either.
+        if let Err(failure) = self.may_start() {
+            return self.start_failed(run, failure);
         }
         let far = Arc::new(AtomicU8::new(0));
         self.births.looking.insert(run, Arc::clone(&far));
@@ -253,12 +258,27 @@ impl Core {
             self.births.surroundings.insert(run, kept);
         }
         let begun = self
-            .streams(id, run)
+            .may_start()
+            .and_then(|()| self.streams(id, run))
             .and_then(|stdio| self.children.begin((id, run), prepared, stdio));
         self.logs.attend();
         if let Err(failure) = begun {
             self.start_failed(run, failure);
         }
+    }
+
+    /// Leaves the last descriptors to those who can help when programs have used up the others.
+    fn may_start(&self) -> Result<(), SpawnFailure> {
+        if reserve::allows(Claim::Start(self.births.looking.len())) {
+            return Ok(());
+        }
+        let message = "the daemon has only its last descriptors left, which it keeps for orders and \
+                       logs: raise its limit (ulimit -n, LimitNOFILE=) or stop other programs";
+        Err(SpawnFailure {
+            kind: FailureKind::Limits,
+            transient: true,
+            message: message.to_owned(),
+        })
     }
 
     fn streams(&mut self, id: Id, run: Run) -> Result<Stdio, SpawnFailure> {

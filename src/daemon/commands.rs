@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
+use crate::control::server::reserve::{self, Claim};
 use crate::os::children::{Children, Prepared, Stdio};
 use crate::supervision::{FailureKind, Id, Run, SpawnFailure};
 
@@ -43,6 +44,13 @@ impl Commands {
         like: &Prepared,
         children: &mut Children,
     ) -> Result<Run, SpawnFailure> {
+        if !reserve::allows(Claim::Command) {
+            return Err(SpawnFailure {
+                kind: FailureKind::Limits,
+                transient: true,
+                message: "the daemon has only its last descriptors left".to_owned(),
+            });
+        }
         self.count = self.count.wrapping_add(1);
         let command = Run::new(Id(COMMAND | of.id().0), self.count);
         let silence = silence().map_err(|error| SpawnFailure {

@@ -21,7 +21,7 @@ use tokio::time::{sleep, timeout};
 use super::crowd::{Crowd, Guest, SLOW, Seat};
 use super::deadline::Deadline;
 use super::http::{Answer, App, Asked};
-use crate::control::server::reserve;
+use crate::control::server::reserve::{self, Claim};
 
 /// Served at the same time. One more takes the place of one that says nothing, or gets a 503.
 pub(super) const MOST_CONNECTIONS: usize = 64;
@@ -116,7 +116,7 @@ impl Server {
         let Ok((stream, address)) = accepted else {
             return sleep(ACCEPT_PAUSE).await;
         };
-        let in_need = reserve::is_touched();
+        let in_need = !reserve::allows(Claim::Client);
         let visitor = Visitor {
             app: Arc::clone(&self.app),
             client: client(address),
@@ -130,7 +130,7 @@ impl Server {
             tokio::spawn(async move {
                 // Whoever does not read has to make room by then.
                 sleep(SLOW).await;
-                if let Some(seat) = crowd.enter(reserve::is_touched()) {
+                if let Some(seat) = crowd.enter(!reserve::allows(Claim::Client)) {
                     drop(turn);
                     return visitor.sit_down(stream, seat).await;
                 }

@@ -123,7 +123,7 @@ fn connections_never_take_the_descriptors_that_a_rotation_needs() {
          log_file = \"app.log\"\n"
     ));
     let mut command = world.command("prlimit");
-    command.args(["--nofile=64:64", World::binary(), "run"]);
+    command.args(["--nofile=80:80", World::binary(), "run"]);
     let mut daemon = world.launch_as(command);
     daemon.answers();
     world.pid("app");

@@ -130,3 +130,43 @@ fn a_starter_that_never_listens_keeps_no_daemon_from_ending() {
     let ended = within(3 * DEADLINE, || daemon.try_wait().expect("a status"));
     assert_eq!(ended.and_then(|status| status.code()), Some(0));
 }
+
+#[test]
+fn orders_get_the_last_descriptors_whoever_listens_and_however_many_there_are() {
+    let names: Vec<String> = (0..8).map(|number| format!("p{number}")).collect();
+    let sleeps = |name| format!("[programs.{name}]\ncommand = [\"sleep\", \"1000\"]\n");
+    let config: String = names.iter().map(sleeps).collect();
+    let world = World::new(&config);
+    let mut command = world.command("prlimit");
+    command.args(["--nofile=100:100", World::binary(), "run"]);
+    let mut daemon = world.launch_as(command);
+    for name in &names {
+        world.pid(name);
+    }
+    let listen = |_| {
+        let stream = UnixStream::connect(world.path("daemon.sock")).expect("connected");
+        let ask = b"GET /v1/events HTTP/1.1\r\nhost: test\r\n\r\n";
+        (&stream).write_all(ask).expect("asked");
+        BufReader::new(stream)
+    };
+    let mut listeners: Vec<_> = (0..60).map(listen).collect();
+    let mut said = String::new();
+    let last = listeners.last_mut().expect("one");
+    last.read_to_string(&mut said)
+        .expect("an answer with an end");
+    assert!(said.contains("its last descriptors"), "{said}");
+    let stop: Vec<&str> = std::iter::once("stop")
+        .chain(names.iter().map(String::as_str))
+        .collect();
+    let said = world.eternal(&stop);
+    assert_eq!(said.code, 0, "{said:?}");
+    // A start leaves the last ones alone: it is refused, and says why.
+    let said = world.eternal(&["start", "p0"]);
+    assert!(
+        said.code == 0 || said.err.contains("its last descriptors"),
+        "{said:?}"
+    );
+    drop(listeners);
+    assert_eq!(world.eternal(&["start", "p1"]).code, 0);
+    assert_eq!(daemon.is_stopped(), 0);
+}

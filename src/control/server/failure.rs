@@ -67,6 +67,12 @@ impl Failure {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, error)
     }
 
+    pub(super) fn in_need() -> Self {
+        let error = "the daemon has only its last descriptors left, and nobody may listen on one of \
+                     these; try again when a program has ended";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_owned())
+    }
+
     pub(super) fn many_listeners() -> Self {
         let error = format!("{MAX_LISTENERS} listen already, as many as may; try again");
         Self::new(StatusCode::SERVICE_UNAVAILABLE, error)
