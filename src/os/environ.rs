@@ -12,6 +12,8 @@ use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use super::procfs;
+
 /// As much is read: no longer an environment is possible (6 MiB are the kernel's limit).
 const MOST_BYTES: usize = 8 << 20;
 const CHUNK: usize = 64 << 10;
@@ -38,8 +40,11 @@ pub(super) enum Environment {
 /// Looks for variables in the environment of a process. May take for ever.
 pub(super) fn read(pid: i32, names: &[&str]) -> Environment {
     let before = Layout::read(pid);
-    if let Some(found) = variables(pid, names) {
-        return Environment::Says(found);
+    match variables(pid, names) {
+        Ok(Some(found)) => return Environment::Says(found),
+        Ok(None) => {}
+        // A shortage of ours says nothing of it.
+        Err(_) => return Environment::NotYet,
     }
     // The file was empty. It may have been that of an earlier program, which was just replaced, or
     // the new one's was not in its place yet.
@@ -58,7 +63,11 @@ pub(super) fn is_executing(pid: i32) -> bool {
 }
 
 /// Returns the values of variables; `None` when there is nothing to read, or nothing yet.
-fn variables(pid: i32, names: &[&str]) -> Option<Vec<Option<String>>> {
+///
+/// # Errors
+///
+/// What has to do with us, such as that we have no descriptor left.
+fn variables(pid: i32, names: &[&str]) -> io::Result<Option<Vec<Option<String>>>> {
     let mut search = Search {
         names,
         found: vec![None; names.len()],
@@ -67,9 +76,10 @@ fn variables(pid: i32, names: &[&str]) -> Option<Vec<Option<String>>> {
     let mut file = match File::open(format!("/proc/{pid}/environ")) {
         Ok(file) => file,
         // It has no memory: it is ending, or it is between two programs.
-        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return None,
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
+        Err(error) if procfs::is_passing(&error) => return Err(error),
         // Not ours to read, or gone: nothing will be found however often one looks.
-        Err(_) => return Some(search.found),
+        Err(_) => return Ok(Some(search.found)),
     };
     let (mut chunk, mut total) = (vec![0; CHUNK], 0);
     while total < MOST_BYTES && !search.is_over() {
@@ -83,7 +93,7 @@ fn variables(pid: i32, names: &[&str]) -> Option<Vec<Option<String>>> {
             Err(_) => break,
         }
     }
-    (total > 0).then(|| search.finish())
+    Ok((total > 0).then(|| search.finish()))
 }
 
 /// A search that never holds more than one entry.

@@ -104,11 +104,27 @@ impl Stat {
 
 /// Returns the numbers of all processes; empty when `/proc` cannot be read.
 pub fn pids() -> impl Iterator<Item = i32> {
-    fs::read_dir("/proc")
-        .into_iter()
+    all_pids().into_iter().flatten()
+}
+
+/// As [`pids`], for one who must not miss any.
+///
+/// # Errors
+///
+/// When `/proc` cannot be read.
+pub(super) fn all_pids() -> io::Result<impl Iterator<Item = i32>> {
+    let entries = fs::read_dir("/proc")?;
+    Ok(entries
         .flatten()
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok()))
+}
+
+/// Tells whether a look at a process failed for something that we lack at this moment, such as a
+/// descriptor: not because it is gone, or hidden from us.
+pub(super) fn is_passing(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, NotFound, PermissionDenied};
+    let gone = error.raw_os_error() == Some(libc::ESRCH);
+    !gone && !matches!(error.kind(), NotFound | PermissionDenied | InvalidData)
 }
 
 /// Returns what follows `ETERNAL_RUN=<marker>:` in the environment that a process was started

@@ -11,14 +11,21 @@ mod proof;
 mod watched;
 
 use std::collections::{HashMap, HashSet};
+use std::io;
+use std::thread;
+use std::time::Duration;
 
 use super::cgroups::{LeftOver, LeftOvers};
 use super::family::{self, Marker};
 use super::identity::Identity;
 use super::installation::Installation;
-use super::procfs::{Stat, pids};
+use super::procfs::{self, Stat};
 
 pub use clearing::{Clearing, Farewell, News};
+
+/// How often, and after which pause, a look that failed for want of something is repeated: half a second.
+const ATTEMPTS: u32 = 50;
+const ATTEMPT_PAUSE: Duration = Duration::from_millis(10);
 
 /// A process of an earlier daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -196,10 +203,25 @@ struct World {
     session: i32,
 }
 
+/// Who is missed runs beside the one that is started in its place: what we only lack at this moment is
+/// waited for.
+fn patiently<T>(look: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    for _ in 0..ATTEMPTS {
+        match look() {
+            Err(error) if procfs::is_passing(&error) => thread::sleep(ATTEMPT_PAUSE),
+            seen => return seen,
+        }
+    }
+    look()
+}
+
 impl World {
     fn read() -> Self {
-        let stats: HashMap<i32, Stat> = pids()
-            .filter_map(|pid| Stat::read(pid).ok())
+        let pids = patiently(procfs::all_pids);
+        let stats: HashMap<i32, Stat> = pids
+            .into_iter()
+            .flatten()
+            .filter_map(|pid| patiently(|| Stat::read(pid)).ok())
             .map(|stat| (stat.pid, stat))
             .collect();
         // 0 is the kernel, 1 the first of this namespace: never ours to end.
