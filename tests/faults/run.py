@@ -14,6 +14,7 @@ Root, Linux 5.19 and a C compiler; standard library only.
 import argparse
 import collections
 import concurrent.futures
+import itertools
 import os
 import pathlib
 import platform
@@ -117,7 +118,7 @@ class Lives:
     def row(self, script, calls, kind, error, numbers):
         """Lives in which these calls fail, until one is not reached; prints the account."""
         row, reached, numbers = collections.Counter(), 0, iter(numbers)
-        while batch := [n for n, _ in zip(numbers, range(self.jobs * 4))]:
+        while batch := list(itertools.islice(numbers, self.jobs * 4)):
             missed = 0
             lives = self.all([(script, calls, kind, error, n) for n in batch])
             for (*_, n), (word, sentence, counted, _) in lives:
