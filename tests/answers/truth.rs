@@ -13,7 +13,7 @@ fn a_failing_health_check_is_visible_before_it_is_the_last() {
         let failing = web.health_failing.clone()?;
         failing.contains("failed 2 of").then(|| web.why.clone())
     });
-    assert!(why.contains("of 100000: test -e well"), "{why}");
+    assert!(why.contains("of 100000: test: exit code 1"), "{why}");
     world.write("well", "");
     world.program("web", "is well again", |web| {
         (web.health_failing.is_none() && web.why == "ready").then_some(())
