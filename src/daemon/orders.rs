@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use tokio::sync::oneshot;
 
 use super::core::Core;
+use super::mode::Mode;
 use super::outcomes::Standing;
 use crate::control::api::{Done, Health, Verb};
 use crate::control::names::no_such_program;
@@ -37,6 +38,14 @@ impl Orders {
 
 impl Core {
     pub(super) fn command(&mut self, command: Command) {
+        if let Mode::Recovering(recovery) = &mut self.mode
+            && recovery.is_only_looking()
+            && matches!(command, Command::Program { .. } | Command::Reload { .. })
+        {
+            // Whoever orders right after the start need not know of this moment.
+            recovery.held.push(command);
+            return;
+        }
         match command {
             Command::Program {
                 verb,

@@ -9,7 +9,7 @@ use super::Refusal;
 use super::core::Core;
 use super::mode::Mode;
 use crate::config::Config;
-use crate::control::server;
+use crate::control::server::{self, Command};
 use crate::observe::DaemonEvent;
 use crate::os::survivors::{Clearing, Farewell, News, Search, Survivor};
 
@@ -24,6 +24,8 @@ pub(super) struct Recovery {
     pub clearing: Clearing,
     /// A SIGHUP came meanwhile: it is obeyed when the programs are started.
     pub reload: bool,
+    /// Orders that came while nobody was found yet.
+    pub held: Vec<Command>,
     /// The search hangs, so that nobody can be given a grace.
     hangs: bool,
 }
@@ -51,6 +53,7 @@ impl Recovery {
         Ok(Self {
             clearing: Clearing::new(search, farewell, Instant::now())?,
             reload: false,
+            held: Vec::new(),
             hangs: false,
         })
     }
@@ -60,6 +63,11 @@ impl Recovery {
         if again || self.hangs {
             self.clearing.hurry(Instant::now());
         }
+    }
+
+    /// Tells whether nobody is known yet who has to go: most often nobody is.
+    pub fn is_only_looking(&self) -> bool {
+        !self.hangs && !self.clearing.has_looked()
     }
 
     /// Answers an order that has to wait.
@@ -88,6 +96,12 @@ impl Core {
         };
         for news in recovery.clearing.advance(Instant::now()) {
             self.recovered(news);
+        }
+        if let Mode::Recovering(recovery) = &mut self.mode
+            && !recovery.is_only_looking()
+        {
+            let held = std::mem::take(&mut recovery.held);
+            held.into_iter().for_each(|command| self.command(command));
         }
     }
 
@@ -142,12 +156,17 @@ impl Core {
                 .tell(&DaemonEvent::SurvivorsEnded { count: ended });
         }
         let before = std::mem::replace(&mut self.mode, Mode::Supervising);
-        if self.fleet.is_shutting_down() {
+        let Mode::Recovering(recovery) = before else {
             return;
+        };
+        if !self.fleet.is_shutting_down() {
+            self.start_all();
+            if recovery.reload {
+                self.reload(true, None);
+            }
         }
-        self.start_all();
-        if matches!(before, Mode::Recovering(recovery) if recovery.reload) {
-            self.reload(true, None);
+        for command in recovery.held {
+            self.command(command);
         }
     }
 }

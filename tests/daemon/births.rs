@@ -249,6 +249,10 @@ fn a_newborn_that_outlives_the_daemon_keeps_nothing_of_it() {
         .flat_map(str::parse::<i32>)
         .find(|pid| *pid != other)
         .expect("the newborn");
+    crate::world::eventually("it is on record", || {
+        let record = world.read("state/running");
+        record.contains(&format!("/{newborn}/")).then_some(())
+    });
     let descriptors = fs::read_dir(format!("/proc/{newborn}/fd")).expect("it lives");
     let left: Vec<_> = descriptors
         .flatten()

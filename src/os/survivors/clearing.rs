@@ -174,6 +174,12 @@ impl Clearing {
         }
     }
 
+    /// Tells whether the first look is through.
+    #[must_use]
+    pub const fn has_looked(&self) -> bool {
+        self.begun
+    }
+
     /// Returns how many processes live that are to be ended, and the names of their programs.
     #[must_use]
     pub fn left(&self) -> (usize, BTreeSet<&str>) {
