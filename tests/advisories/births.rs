@@ -29,11 +29,12 @@ fn a_user_that_is_nobodys_name_runs_nothing() {
     ] {
         let world = World::new(&format!(
             "[defaults]\nready = 'immediately'\nrestart_delay = '10ms'\ncrash_threshold = 1\n\
-             [programs.a]\ncommand = ['sh', '-c', 'id -u > ran']\ngroup = 'nogroup'\nuser = \"{user}\"\n"
+             [programs.a]\ncommand = ['sh', '-c', 'echo ran as $(id -u)']\nworking_directory = '/'\ngroup = 'nogroup'\nuser = \"{user}\"\n"
         ));
         let said = world.eternal(&["run"]);
         assert_ne!(said.code, 0, "{user:?}: {said:?}");
-        assert_eq!(world.read("ran"), "", "{user:?}");
+        let all = [world.log(), world.read("logs/a.log"), said.out, said.err].concat();
+        assert!(!all.contains("ran as"), "{user:?}: {all}");
     }
 }
 

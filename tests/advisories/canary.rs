@@ -33,7 +33,7 @@ const MISTAKES: [&str; 8] = [
     "health_check = \"https://user:hunter5-url@host/\"",
 ];
 
-/// Keeps the bodies that exporters send.
+/// Keeps the bodies that exporters send, and is a sick server to whoever checks it.
 fn collector() -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -41,11 +41,16 @@ fn collector() -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
     let shelf = Arc::clone(&bodies);
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            if let Some(body) = received(&stream) {
-                let mut shelf = shelf.lock().unwrap_or_else(PoisonError::into_inner);
-                shelf.extend(body);
-            }
-            let _ = write!(&stream, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+            // What has no body is a health check.
+            let body = received(&stream).unwrap_or_default();
+            let code = if body.is_empty() {
+                "500 Sick"
+            } else {
+                "200 OK"
+            };
+            let mut shelf = shelf.lock().unwrap_or_else(PoisonError::into_inner);
+            shelf.extend(body);
+            let _ = write!(&stream, "HTTP/1.1 {code}\r\nContent-Length: 0\r\n\r\n");
         }
     });
     (address, bodies)
@@ -87,7 +92,7 @@ fn config(line: &str, format: &str, endpoint: SocketAddr) -> String {
          [programs.checked]\ncommand = ['sleep', '1000']\nhealth_check = 'exec:sh -c false hunter5-probe'\nhealth_interval = '20ms'\n\
          [programs.slow]\ncommand = ['sleep', '1000']\nhealth_check = 'exec:sh slow.sh hunter5-slow'\nhealth_interval = '20ms'\nhealth_timeout = '20ms'\n\
          [programs.late]\ncommand = ['sleep', '1000']\nready = 'exec:sh -c false hunter5-ready'\nstart_timeout = '100ms'\n\
-         [programs.asked]\ncommand = ['sleep', '1000']\nhealth_check = 'http://127.0.0.1:1/live?token=hunter5-query'\nhealth_interval = '20ms'\n"
+         [programs.asked]\ncommand = ['sleep', '1000']\nhealth_check = 'http://{endpoint}/live?token=hunter5-query'\nhealth_interval = '20ms'\n"
     )
 }
 
@@ -170,7 +175,7 @@ fn no_secret_is_seen(format: &str) {
         ("reads", "bad.env"),
         ("late", "not ready"),
         ("checked", "health check failed"),
-        ("asked", "health check failed"),
+        ("asked", "/live answered 500"),
         ("slow", "health check failed"),
     ] {
         world.logged(&[program, words]);
