@@ -50,7 +50,10 @@ pub const CLASSES: [(&str, &[&str]); 21] = [
     ),
     (
         "what is found in a foreign file is executed",
-        &["tests/daemon/trust.rs: root_runs_no_configuration_of_another_user_unless_it_is_named"],
+        &[
+            "tests/import/differences.rs: root_does_not_run_the_javascript_of_another_user_unasked",
+            "tests/daemon/trust.rs: root_runs_no_configuration_of_another_user_unless_it_is_named",
+        ],
     ),
     (
         "descriptors leak to children",
