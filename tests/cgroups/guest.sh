@@ -81,7 +81,7 @@ check "its own place is apart" holds supervisor/cgroup.procs "$daemon"
 check "a program over memory_max ends as oom" within 30 exits hog oom 1
 check "that is a crash" is eternal_program_crashes_total hog "" 1
 check "the kill is counted" is eternal_program_oom_kills_total hog "" 1
-check "the log says why" grep -q "hog: exited: SIGKILL, out of memory" out
+check "the log says why" grep -q "hog: exited: SIGKILL (out of memory)" out
 check "a child killed for want of memory is not the end of its program" within 30 exits worker exit_code 1
 check "which does not end as oom" exits worker oom 0
 check "but the kill is counted" is eternal_program_oom_kills_total worker "" 1
