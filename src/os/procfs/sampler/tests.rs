@@ -6,6 +6,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 
 use super::super::seconds;
 use super::*;
+use crate::os::environ::{self, Environment};
 
 /// A shell that does one line at a time, and says when it has.
 struct Shell {
@@ -281,9 +282,10 @@ fn an_adopted_orphan_belongs_where_its_session_or_its_marker_says() {
     assert_eq!(usage(&mut sampler).processes, 1);
 }
 
-/// Its program is `sleep` already, so its environment is final.
+/// Its program is `sleep` already, and its environment in its place: the name comes first.
 fn marked_run_or_none(pid: i32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "sleep\n")
+        && matches!(environ::read(pid, &["ETERNAL_RUN"]), Environment::Says(_))
 }
 
 fn thread_cpu_ms() -> i64 {
