@@ -7,8 +7,8 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -176,7 +176,11 @@ impl Layout {
 
 /// A thread that reads environments, one after the other.
 #[derive(Debug)]
-pub(super) struct Reader(mpsc::Sender<Job>);
+pub(super) struct Reader {
+    jobs: mpsc::Sender<Job>,
+    /// It is at one: on a busy machine it may take long until it begins.
+    reads: Arc<AtomicBool>,
+}
 
 struct Job {
     pid: i32,
@@ -189,17 +193,25 @@ impl Reader {
     pub(super) fn start() -> Option<Self> {
         let place = Place::take()?;
         let (sender, jobs) = mpsc::channel::<Job>();
+        let reads = Arc::<AtomicBool>::default();
+        let begun = Arc::clone(&reads);
         thread::Builder::new()
             .name("environ".to_owned())
             .stack_size(256 << 10)
             .spawn(move || {
                 let _place = place;
                 for job in jobs {
-                    (job.answer)(read(job.pid, job.names));
+                    begun.store(true, Ordering::Relaxed);
+                    let found = read(job.pid, job.names);
+                    begun.store(false, Ordering::Relaxed);
+                    (job.answer)(found);
                 }
             })
             .ok()?;
-        Some(Self(sender))
+        Some(Self {
+            jobs: sender,
+            reads,
+        })
     }
 
     /// Has an environment read after those that were asked for before. `answer` is called on the
@@ -212,7 +224,12 @@ impl Reader {
     ) {
         let answer = Box::new(answer);
         // The thread only ends after us.
-        let _ = self.0.send(Job { pid, names, answer });
+        let _ = self.jobs.send(Job { pid, names, answer });
+    }
+
+    /// Tells whether it is reading at this moment, so that what takes long is the read.
+    pub(super) fn is_reading(&self) -> bool {
+        self.reads.load(Ordering::Relaxed)
     }
 }
 

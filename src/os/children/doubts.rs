@@ -166,7 +166,8 @@ impl Doubts {
     fn look_again(&mut self, findings: &mut Vec<Finding>) {
         let pause = self.pause;
         self.lasted += pause;
-        if !self.asked.is_empty() {
+        let reads = self.reader.as_ref().is_some_and(Reader::is_reading);
+        if reads && !self.asked.is_empty() {
             self.stuck += pause;
         }
         let hangs = if self.stuck >= PATIENCE {
