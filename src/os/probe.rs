@@ -273,6 +273,8 @@ mod tests {
         let address = listener.local_addr().expect("address").to_string();
         let server = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().expect("accept");
+            // An answer to nothing would be refused for that.
+            stream.read_exact(&mut [0]).expect("a question");
             while stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").is_ok() {}
         });
         let error = block_on(http(&address, "/", 60 * LIMIT)).expect_err("no answer");
