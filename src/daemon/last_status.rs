@@ -4,15 +4,15 @@
 //! second; the disk is waited for on a thread of its own, which is there only then. A daemon that is
 //! killed leaves what is at most that old; one that ends says how.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::ffi::OsStr;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use crate::control::api::{Ended, Last, Status};
 use crate::observe::{Reader, rfc3339};
+use crate::os::places::Directory;
 use crate::os::threads;
 
 /// The file in `state_dir`.
@@ -25,14 +25,14 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The file, and whether its last version is written.
 #[derive(Clone)]
 pub(super) struct LastStatus {
-    path: PathBuf,
+    directory: PathBuf,
     over: Arc<Mutex<bool>>,
 }
 
 impl LastStatus {
     pub fn new(state_dir: &Path) -> Self {
         Self {
-            path: state_dir.join(FILE),
+            directory: state_dir.to_owned(),
             over: Arc::default(),
         }
     }
@@ -82,23 +82,9 @@ impl LastStatus {
             ended,
             status,
         };
-        replace(&self.path, &serde_json::to_vec(&last)?)
+        // Whoever reads sees the one or the other; nobody else may: command lines are in it.
+        let text = serde_json::to_vec(&last)?;
+        let directory = Directory::open(&self.directory)?;
+        directory.replace(OsStr::new(FILE), &text, 0o600).map(drop)
     }
-}
-
-/// Puts a file in the place of another: whoever reads sees the one or the other. Links are not
-/// followed, and nobody else may read it: command lines are in it.
-fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
-    let fresh = path.with_extension("json.new");
-    match fs::remove_file(&fresh) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&fresh)?;
-    file.write_all(text)?;
-    fs::rename(&fresh, path)
 }
