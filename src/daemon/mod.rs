@@ -57,6 +57,7 @@ use crate::os::survivors::Search;
 use crate::os::threads;
 use crate::os::{self, session};
 use crate::supervision::{Fleet, Outbox, Outcome, Request};
+use crate::text;
 use herald::Herald;
 use slots::Slot;
 
@@ -416,7 +417,7 @@ fn pid_file_refusal(error: &PidFileError) -> Refusal {
 /// An error that says itself what could not be done.
 fn refuse_plainly(code: u8, error: &dyn Error) -> Refusal {
     Refusal {
-        message: with_causes(error),
+        message: text::with_causes(error),
         code,
     }
 }
@@ -426,14 +427,4 @@ fn refuse(code: u8, operation: &str, error: &(impl Display + ?Sized)) -> Refusal
         message: format!("cannot {operation}: {error}"),
         code,
     }
-}
-
-fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

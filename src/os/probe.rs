@@ -1,6 +1,5 @@
 //! Probes of readiness and health: one attempt each, so that the daemon decides about the next.
 
-use std::fmt::Display;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -14,6 +13,8 @@ use hyper::header::{CONNECTION, HOST, USER_AGENT};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+
+use crate::text;
 
 use super::names;
 
@@ -52,7 +53,7 @@ pub async fn http(authority: &str, path: &str, limit: Duration) -> Result<(), St
         let stream = connect(authority).await?;
         let status = get(stream, authority, path)
             .await
-            .map_err(|error| format!("{url}: {}", with_causes(&*error)))?;
+            .map_err(|error| format!("{url}: {}", text::with_causes(&*error)))?;
         if status.is_success() {
             Ok(())
         } else {
@@ -170,16 +171,6 @@ async fn within<T>(
         Ok(result) => result,
         Err(_) => Err(format!("{what}: no answer in {limit:?}")),
     }
-}
-
-fn with_causes(error: &(dyn std::error::Error + 'static)) -> impl Display {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]
